@@ -1,0 +1,3 @@
+//! A table of contents: parse the arguments, start the parts, wait.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The lab and the real cluster as a library, for the tests and for `cargo xtask demo|lab|cluster`.
