@@ -1,1 +1,9 @@
-//! The daemon's rooms, in the order in which a change flows through them.
+//! The daemon's rooms, in the order in which a change flows through them:
+//!
+//! `source` (objects come in) → `translate` (pure) → `model::Snapshot` (plain data) → `l4` (BPF maps),
+//! `l7` (router), `status` (what the API server is told). `observe` watches, `cli` is the outside.
+//!
+//! Arrows are one-way: `model` knows nobody, `translate` knows `model`, `l4` and `l7` know `model` and never each
+//! other; only `cli::run` knows all.
+
+pub mod model;

@@ -1,0 +1,40 @@
+//! The snapshot: everything the data plane serves, as plain immutable data, shared behind `Arc`s.
+//! Written by `translate`, read by `l4`, `l7` and `status`. No IO, no Kubernetes types, no behaviour but look-ups.
+
+mod certificate;
+mod cluster;
+mod node;
+mod problem;
+mod route;
+mod vip;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use certificate::Certificate;
+pub use cluster::{Cluster, ClusterId, Endpoint};
+pub use node::{Node, NodeIntent};
+pub use problem::{Kind, ObjectRef, Problem, Reason};
+pub use route::{
+    Filters, HostPattern, HostRoutes, PathMatch, PathRule, Route, RouteTable, SslRedirect, Target,
+};
+pub use vip::Vip;
+
+/// One consistent view of the cluster. Never changed once made; a change makes a new one that shares the parts that
+/// stayed equal.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The virtual addresses at which clients reach the router, in address order.
+    pub vips: Vec<Vip>,
+    /// The nodes of the cluster, in name order.
+    pub nodes: Vec<Node>,
+    /// Hosts and paths to backends.
+    pub routes: RouteTable,
+    /// Backends by identity.
+    pub clusters: BTreeMap<ClusterId, Arc<Cluster>>,
+    /// Certificates, in the order of preference: where two cover one name, the first serves it.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// The Ingresses that we serve, with the addresses that their status shall show.
+    pub ingresses: BTreeMap<ObjectRef, Vec<IpAddr>>,
+}

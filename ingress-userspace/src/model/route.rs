@@ -1,0 +1,89 @@
+//! The routing table, as the Ingress specification orders it. `l7::router` compiles it for look-up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{ClusterId, ObjectRef};
+
+/// `spec.rules[].host`, lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// `foo.bar.com`.
+    Exact(String),
+    /// `*.foo.com`, kept as `foo.com`: covers exactly one more label.
+    Wildcard(String),
+    /// No host given: every host that no other rule names.
+    Any,
+}
+
+/// Hosts to paths to routes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RouteTable {
+    /// Rules by host.
+    pub hosts: BTreeMap<HostPattern, HostRoutes>,
+    /// Serves what nothing else does: `--default-backend`, or an Ingress with nothing but a `defaultBackend`.
+    pub default: Option<Arc<Route>>,
+}
+
+/// What one host serves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostRoutes {
+    /// Its rules in the order in which the first match wins: longest path first, at equal length `Exact` before
+    /// `Prefix`; no two of them are equal (the oldest Ingress kept the place).
+    pub paths: Vec<PathRule>,
+    /// `spec.defaultBackend` of the oldest Ingress that names this host and has one.
+    pub default: Option<Arc<Route>>,
+}
+
+/// One path of one host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathRule {
+    /// What it matches.
+    pub path: PathMatch,
+    /// Where it leads.
+    pub route: Arc<Route>,
+}
+
+/// `paths[].path` with its `pathType`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// Byte for byte.
+    Exact(String),
+    /// By whole `/`-separated elements; kept without its trailing slash (`/` is kept as the empty string).
+    Prefix(String),
+}
+
+/// What happens to the requests of one rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The Ingress that it comes from: metrics, logs.
+    pub ingress: ObjectRef,
+    /// Where they go.
+    pub target: Target,
+    /// What its annotations ask for, compiled.
+    pub filters: Filters,
+}
+
+/// Where the requests of a route go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To this cluster (which may have no endpoints: 503).
+    Cluster(ClusterId),
+    /// Nowhere: the Service or its port does not exist, or the backend is of a kind that we don't do. 503.
+    Missing,
+}
+
+/// The annotations of a route, compiled by `translate::annotation`, one field per group; each has its twin of the same
+/// name in `l7::filter`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filters {
+    /// Plain HTTP is redirected to HTTPS.
+    pub ssl_redirect: Option<SslRedirect>,
+}
+
+/// `nginx.ingress.kubernetes.io/ssl-redirect` and `force-ssl-redirect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SslRedirect {
+    /// The status: 308 by ingress-nginx's default (`http-redirect-code`).
+    pub code: u16,
+}
