@@ -6,4 +6,6 @@
 //! Arrows are one-way: `model` knows nobody, `translate` knows `model`, `l4` and `l7` know `model` and never each
 //! other; only `cli::run` knows all.
 
+pub mod cli;
 pub mod model;
+pub mod observe;

@@ -1,3 +1,7 @@
-//! A table of contents: parse the arguments, start the parts, wait.
+//! The binary `xdp-ingress`; everything is in the library, so that tests can reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xdp_ingress::cli::main()
+}

@@ -1,0 +1,216 @@
+//! The small HTTP server that operators, probes and our own command line talk to. Read-only over TCP; what changes
+//! something, or shows more than health, is on the Unix socket, whose file permissions guard it.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+/// What the server asks the daemon.
+pub trait Daemon: Send + Sync + 'static {
+    /// `Ok` when this node may get traffic, else why not.
+    fn ready(&self) -> Result<(), String>;
+    /// All metrics as OpenMetrics text.
+    fn metrics(&self) -> String;
+    /// Everything that `xdp-ingress status` shows, as JSON.
+    fn status(&self) -> String;
+    /// Stop or start taking new connections on this node.
+    fn drain(&self, draining: bool);
+}
+
+/// Who may ask for what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Health and metrics: the admin address.
+    Observe,
+    /// All: the control socket.
+    Control,
+}
+
+/// Serves `/healthz`, `/readyz` and `/metrics` at `address` until the runtime ends. Port 0 picks a free one; the bound
+/// address is returned.
+pub async fn serve_tcp(address: SocketAddr, daemon: Arc<dyn Daemon>) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => connection(stream, Arc::clone(&daemon), Access::Observe),
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    });
+    Ok(bound)
+}
+
+/// Serves the control socket at `path` (mode 0600) until the guard is dropped. A socket left by a crashed daemon is
+/// replaced; one on which somebody answers is not: two daemons must not share a state directory.
+pub fn serve_unix(path: &Path, daemon: Arc<dyn Daemon>) -> io::Result<SocketFile> {
+    if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon is running on it"));
+        }
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    let guard = SocketFile(path.to_owned());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => connection(stream, Arc::clone(&daemon), Access::Control),
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    });
+    Ok(guard)
+}
+
+/// Removes the socket's file when dropped.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already, with its directory; nothing hangs on it.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+async fn accept_failed(error: &io::Error) {
+    tracing::warn!(%error, "admin: accepting a connection failed; trying again in 100 ms");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    daemon: Arc<dyn Daemon>,
+    access: Access,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&request, daemon.as_ref(), access);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    tokio::spawn(async move {
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(10))
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "admin: connection ended early");
+        }
+    });
+}
+
+fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let control = access == Access::Control;
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/healthz") => reply(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        (&Method::GET, "/readyz") => match daemon.ready() {
+            Ok(()) => reply(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            Err(why) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
+        },
+        (&Method::GET, "/metrics") => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            reply(StatusCode::OK, kind, daemon.metrics())
+        }
+        (&Method::GET, "/status") if control => reply(StatusCode::OK, "application/json", daemon.status()),
+        (&Method::POST, path @ ("/drain" | "/undrain")) if control => {
+            daemon.drain(path == "/drain");
+            reply(StatusCode::OK, TEXT, "ok\n".to_owned())
+        }
+        _ => reply(StatusCode::NOT_FOUND, TEXT, "here: /healthz /readyz /metrics\n".to_owned()),
+    }
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::client;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[derive(Default)]
+    struct Fake(AtomicBool);
+
+    impl Daemon for Fake {
+        fn ready(&self) -> Result<(), String> {
+            if self.0.load(Ordering::Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
+        }
+        fn metrics(&self) -> String {
+            "# EOF\n".to_owned()
+        }
+        fn status(&self) -> String {
+            "{}".to_owned()
+        }
+        fn drain(&self, draining: bool) {
+            self.0.store(draining, Ordering::Relaxed);
+        }
+    }
+
+    async fn get(address: SocketAddr, request: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn tcp_observes_and_the_socket_controls() {
+        let daemon = Arc::new(Fake::default());
+        let address = serve_tcp("127.0.0.1:0".parse().unwrap(), daemon.clone()).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let guard = serve_unix(&path, daemon.clone()).unwrap();
+
+        assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "POST /drain").await.starts_with("HTTP/1.1 404"));
+        assert!(get(address, "GET /status").await.starts_with("HTTP/1.1 404"));
+
+        assert_eq!(client::request(&path, Method::GET, "/status").await.unwrap(), "{}");
+        client::request(&path, Method::POST, "/drain").await.unwrap();
+        let answer = get(address, "GET /readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("draining"), "{answer}");
+        client::request(&path, Method::POST, "/undrain").await.unwrap();
+        assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "GET /metrics").await.ends_with("# EOF\n"));
+
+        assert!(serve_unix(&path, daemon).is_err(), "somebody answers on it");
+        drop(guard);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_dead_daemons_socket_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        serve_unix(&path, Arc::new(Fake::default())).unwrap();
+    }
+}
