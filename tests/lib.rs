@@ -1,1 +1,3 @@
 //! The lab and the real cluster as a library, for the tests and for `cargo xtask demo|lab|cluster`.
+
+pub mod paths;

@@ -1,3 +1,50 @@
-//! What a developer or CI runs.
+//! `cargo xtask VERB`: what a developer or CI runs. A table of contents: one file per verb, each of which says what
+//! it does, calls what it needs of `setup`, and leaves its work in `target/xtask/`.
 
-fn main() {}
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod build;
+mod build_ebpf;
+mod demo;
+mod lab;
+mod process;
+mod report;
+mod setup;
+mod test;
+mod toolchain;
+
+/// Everything that isn't `cargo build`: prerequisites, the BPF object, the lab, the demo, tests, benches, images.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing: Debian packages, the sources of `core`, bpf-linker, Go, the Kubernetes binaries.
+    Setup(setup::Args),
+    /// Build the BPF object (target/xtask/xdp-ingress.bpf.o).
+    BuildEbpf,
+    /// Build the release binary with the BPF object inside (target/release/xdp-ingress).
+    Build,
+    /// Show it working: a client, a switch, three nodes and pods in network namespaces of this machine.
+    Demo(demo::Args),
+    /// The demo's lab for your own experiments: up, exec, down.
+    Lab(lab::Args),
+    /// Run the tests: all levels, or one; ends with `N passed, N failed`.
+    Test(test::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::BuildEbpf => build_ebpf::run(),
+        Verb::Build => build::run(),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Lab(args) => lab::run(&args),
+        Verb::Test(args) => test::run(&args),
+    }
+}

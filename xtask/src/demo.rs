@@ -1,0 +1,18 @@
+//! `cargo xtask demo`: builds what the demo needs and runs it (`ingress_tests::demo`).
+
+use anyhow::{Result, bail};
+
+use crate::{build, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave the lab up at the end and say what to try.
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(&setup::LAB)?;
+    build::run()?;
+    bail!("the demo is not written yet (keep: {})", args.keep)
+}

@@ -1,0 +1,75 @@
+//! Programs from Debian's packages that the lab, the demo, the tests and the benches call. What is installed is known
+//! by the programs themselves, so that on another distribution one only has to install them by hand.
+
+use anyhow::Result;
+use ingress_tests::paths;
+
+use super::{Prerequisite, State, debian};
+
+/// A Debian package and the program in it that we call.
+struct Package {
+    name: &'static str,
+    program: &'static str,
+}
+
+/// A set of packages for one purpose.
+pub(super) struct Packages {
+    purpose: &'static str,
+    packages: &'static [Package],
+}
+
+const fn package(name: &'static str, program: &'static str) -> Package {
+    Package { name, program }
+}
+
+/// What the lab and the demo call, and what a person wants at hand inside the lab (tcpdump).
+pub(super) const LAB: Packages = Packages {
+    purpose: "lab",
+    packages: &[
+        package("iproute2", "ip"),
+        package("curl", "curl"),
+        package("ethtool", "ethtool"),
+        package("nftables", "nft"),
+        package("tcpdump", "tcpdump"),
+    ],
+};
+
+/// The peers we measure ourselves against, and what puts load on all of us.
+pub(super) const BENCH: Packages = Packages {
+    purpose: "bench",
+    packages: &[
+        package("nginx-core", "nginx"),
+        package("haproxy", "haproxy"),
+        package("wrk", "wrk"),
+        package("nghttp2-client", "h2load"),
+    ],
+};
+
+impl Packages {
+    fn lacking(&self) -> Vec<&'static str> {
+        self.packages
+            .iter()
+            .filter(|package| paths::program(package.program).is_none())
+            .map(|package| package.name)
+            .collect()
+    }
+}
+
+impl Prerequisite for Packages {
+    fn name(&self) -> String {
+        format!("Debian packages ({})", self.purpose)
+    }
+
+    fn state(&self) -> Result<State> {
+        let lacking = self.lacking();
+        if lacking.is_empty() {
+            let programs: Vec<_> = self.packages.iter().map(|package| package.program).collect();
+            return Ok(State::Ready(format!("{} are there", programs.join(", "))));
+        }
+        Ok(State::Missing(format!("{} not installed", lacking.join(", "))))
+    }
+
+    fn install(&self) -> Result<()> {
+        debian::install(&self.lacking())
+    }
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask test [LEVEL] [FILTER]`: sets up what each level needs, runs its test binaries with their output
+//! passed on, and closes with the plain line `N passed, N failed` over all of them. A level that cannot run fails.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{build, build_ebpf, process, report, setup};
+use summary::Summary;
+
+mod summary;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only this level.
+    level: Option<Level>,
+    /// Run only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// What is tested, and with that what it needs.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// Pure code, properties, the many-node simulator; needs nothing.
+    Unit,
+    /// Rules about the code itself; needs nothing.
+    House,
+    /// The real BPF object: verifier, packets and verdicts; needs root.
+    Kernel,
+    /// The daemon on every node of a lab of network namespaces; needs root.
+    Lab,
+    /// The daemon against a real etcd and kube-apiserver; needs root.
+    Cluster,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let levels: &[Level] = match &args.level {
+        Some(level) => std::slice::from_ref(level),
+        None => Level::value_variants(),
+    };
+    let mut total = Summary::default();
+    for &level in levels {
+        let name = level.name();
+        report::heading(&format!("tests: {name}"));
+        match level.run(args.filter.as_deref()) {
+            Ok(summary) => total += summary,
+            Err(error) => {
+                println!("level {name} did not run: {error:#}");
+                total.failed += 1;
+            }
+        }
+    }
+    println!("{total}");
+    if total.failed > 0 {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+impl Level {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn run(self, filter: Option<&str>) -> Result<Summary> {
+        self.set_up()?;
+        let mut summary = Summary::default();
+        for mut command in self.commands() {
+            command.arg("--").args(filter);
+            summary += run_binaries(&mut command)?;
+        }
+        Ok(summary)
+    }
+
+    fn set_up(self) -> Result<()> {
+        if !matches!(self, Self::Unit | Self::House) && !process::is_root() {
+            bail!(
+                "it needs root (network namespaces, BPF): run `sudo -E env PATH=\"$PATH\" cargo xtask test {}`",
+                self.name()
+            );
+        }
+        match self {
+            Self::Unit | Self::House => Ok(()),
+            Self::Kernel => build_ebpf::run(),
+            Self::Lab => setup::ensure(&setup::LAB).and_then(|()| build::run()),
+            Self::Cluster => setup::ensure(&setup::CLUSTER).and_then(|()| build::run()),
+        }
+    }
+
+    fn commands(self) -> Vec<Command> {
+        let test = |arguments: &[&str]| {
+            let mut command = process::cargo();
+            command.args(["test", "--no-fail-fast"]).args(arguments);
+            command
+        };
+        match self {
+            Self::Unit => vec![
+                test(&[
+                    "-p",
+                    "ingress-common",
+                    "-p",
+                    "ingress-userspace",
+                    "-p",
+                    "xtask",
+                    "--lib",
+                    "--bins",
+                    "--tests",
+                ]),
+                test(&["-p", "ingress-tests", "--lib"]),
+            ],
+            level => vec![test(&["-p", "ingress-tests", "--test", &level.name()])],
+        }
+    }
+}
+
+/// Runs one `cargo test`, passes its output on and adds up what its binaries closed with.
+fn run_binaries(command: &mut Command) -> Result<Summary> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let stdout = child.stdout.take().context("cargo test has no output")?;
+    let mut summary = Summary::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        summary.add_line(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && summary.failed == 0 {
+        bail!("cargo test ended with {status} without naming a failed test (a build error, or a crash)");
+    }
+    Ok(summary)
+}
