@@ -7,5 +7,6 @@
 //! other; only `cli::run` knows all.
 
 pub mod cli;
+pub mod l7;
 pub mod model;
 pub mod observe;

@@ -1,0 +1,52 @@
+//! One request's fate: the route by host and path, the filters of the route, then its cluster. Called by both engines
+//! once a request's head is complete. Pure: no IO, no allocation unless a filter edits or answers.
+
+use super::answer::Answer;
+use super::filter;
+use super::head::{HeadEdits, RequestHead};
+use super::live::{Backend, Live};
+use super::router::{Found, RouteEntry};
+use super::stats::IngressSlot;
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Decision<'l> {
+    /// Send it to an endpoint of the backend.
+    Forward {
+        /// The rule.
+        route: &'l RouteEntry,
+        /// Where to.
+        backend: &'l Backend,
+        /// What the filters want changed in the head.
+        edits: HeadEdits,
+    },
+    /// Answer it ourselves.
+    Answer {
+        /// With this.
+        answer: Answer,
+        /// Where it is counted.
+        ingress: IngressSlot,
+    },
+}
+
+/// Decides.
+pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
+    let Found::Route(route) = live.router.find(head.host, head.path) else {
+        return Decision::Answer { answer: Answer::NO_RULE, ingress: IngressSlot::OTHER };
+    };
+    let answer = |answer| Decision::Answer { answer, ingress: route.ingress };
+    let mut edits = HeadEdits::default();
+    if let Err(early) = filter::request(&route.route.filters, head, &mut edits) {
+        return answer(early);
+    }
+    let Some(backend) = route.cluster.and_then(|key| live.backend(key)) else {
+        return answer(Answer::NO_SERVICE);
+    };
+    if backend.cluster.endpoints.is_empty() {
+        return answer(Answer::NO_ENDPOINTS);
+    }
+    Decision::Forward { route, backend, edits }
+}
+
+#[cfg(test)]
+mod tests;

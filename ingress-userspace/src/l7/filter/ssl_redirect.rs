@@ -1,0 +1,60 @@
+//! Plain HTTP is redirected to HTTPS: `nginx.ingress.kubernetes.io/ssl-redirect` and `force-ssl-redirect`.
+//! Called by the filter chain.
+
+use crate::l7::answer::Answer;
+use crate::l7::head::{RequestHead, Scheme};
+use crate::model::SslRedirect;
+
+/// Where ACME's HTTP-01 challenges are answered (RFC 8555 8.3): a certificate must be obtainable before there is one.
+const ACME: &str = "/.well-known/acme-challenge/";
+
+pub(super) fn request(redirect: &SslRedirect, head: &RequestHead<'_>) -> Result<(), Answer> {
+    if head.scheme == Scheme::Https || head.host.is_empty() || head.path.starts_with(ACME) {
+        return Ok(());
+    }
+    let path = if head.path == "*" { "/" } else { head.path };
+    let mut location = format!("https://{}{path}", head.host);
+    if let Some(query) = head.query {
+        location.push('?');
+        location.push_str(query);
+    }
+    Err(Answer::redirect(redirect.code, location))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l7::head::{ConnectionInfo, TlsInfo};
+
+    fn location(tls: bool, host: &str, path: &str, query: Option<&str>) -> Option<(u16, String)> {
+        let (client, local) = ("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
+        let connection = ConnectionInfo::new(client, local, tls.then(TlsInfo::default));
+        let headers = http::HeaderMap::new();
+        let head = RequestHead {
+            method: "GET",
+            scheme: connection.scheme(),
+            authority: host,
+            host,
+            path,
+            query,
+            headers: &headers,
+            connection: &connection,
+        };
+        let answer = request(&SslRedirect { code: 308 }, &head).err()?;
+        Some((answer.status, answer.location?))
+    }
+
+    #[test]
+    fn plain_requests_are_redirected_with_path_and_query() {
+        let expected = (308, "https://foo.bar.com/a%20b?x=%2F&y".to_owned());
+        assert_eq!(location(false, "foo.bar.com", "/a%20b", Some("x=%2F&y")), Some(expected));
+        assert_eq!(location(false, "foo.bar.com", "*", None), Some((308, "https://foo.bar.com/".to_owned())));
+    }
+
+    #[test]
+    fn encrypted_ones_and_acme_challenges_pass() {
+        assert_eq!(location(true, "foo.bar.com", "/", None), None);
+        assert_eq!(location(false, "foo.bar.com", "/.well-known/acme-challenge/token", None), None);
+        assert_eq!(location(false, "", "/", None), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! Hosts and paths to routes, compiled for look-up: a hash on the host, then a hash per path element, so that the cost
+//! does not grow with the number of rules. Made by `live`, asked by `decide`. Pure: no IO, no time.
+
+mod paths;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::model::{HostPattern, HostRoutes, Route, RouteTable};
+
+use super::ClusterKey;
+use super::stats::IngressSlot;
+use paths::PathTable;
+
+/// One rule's destination.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// The rule as translated: filters, names for logs.
+    pub route: Arc<Route>,
+    /// Its cluster; `None` if the Service does not exist.
+    pub cluster: Option<ClusterKey>,
+    /// Where its requests are counted.
+    pub ingress: IngressSlot,
+}
+
+/// What a look-up found.
+#[derive(Debug, Clone, Copy)]
+pub enum Found<'r> {
+    /// A rule of this host, or a default backend.
+    Route(&'r RouteEntry),
+    /// Neither a rule nor a default backend.
+    Nothing,
+}
+
+/// The compiled table.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: HostMap,
+    /// Keyed by what follows `*.`.
+    wildcard: HostMap,
+    any: Option<Arc<HostTable>>,
+    default: Option<RouteEntry>,
+}
+
+type HostMap = HashMap<Box<str>, Arc<HostTable>, RandomState>;
+
+/// One host's rules, with what they were compiled from.
+#[derive(Debug)]
+struct HostTable {
+    source: HostRoutes,
+    paths: PathTable,
+    default: Option<RouteEntry>,
+}
+
+impl Router {
+    /// Compiles a table. Hosts that are equal in `previous` are shared with it. `entry` turns a route into an entry
+    /// and must give equal entries for equal routes.
+    pub fn compile(
+        table: &RouteTable,
+        previous: &Self,
+        mut entry: impl FnMut(&Arc<Route>) -> RouteEntry,
+    ) -> Self {
+        let mut router = Self { default: table.default.as_ref().map(&mut entry), ..Self::default() };
+        for (pattern, routes) in &table.hosts {
+            let compiled = match previous.host_table(pattern) {
+                Some(old) if same_routes(&old.source, routes) => Arc::clone(old),
+                _ => Arc::new(HostTable {
+                    source: routes.clone(),
+                    paths: PathTable::compile(&routes.paths, &mut entry),
+                    default: routes.default.as_ref().map(&mut entry),
+                }),
+            };
+            match pattern {
+                HostPattern::Exact(host) => drop(router.exact.insert(host.as_str().into(), compiled)),
+                HostPattern::Wildcard(parent) => {
+                    drop(router.wildcard.insert(parent.as_str().into(), compiled));
+                }
+                HostPattern::Any => router.any = Some(compiled),
+            }
+        }
+        router
+    }
+
+    /// Finds the rule for a host (lower case, without port) and a normalised path (or `*`).
+    ///
+    /// Exact hosts win over wildcards, those over rules without a host. A host that is known but has no matching path
+    /// does not fall back to a less exact one: its own default backend, then the global one.
+    pub fn find(&self, host: &str, path: &str) -> Found<'_> {
+        self.table_of(host)
+            .and_then(|table| table.paths.find(path).or(table.default.as_ref()))
+            .or(self.default.as_ref())
+            .map_or(Found::Nothing, Found::Route)
+    }
+
+    fn table_of(&self, host: &str) -> Option<&HostTable> {
+        if let Some(table) = self.exact.get(host) {
+            return Some(table);
+        }
+        // A wildcard covers exactly one label, and not an empty one.
+        if let Some((label, parent)) = host.split_once('.')
+            && !label.is_empty()
+            && let Some(table) = self.wildcard.get(parent)
+        {
+            return Some(table);
+        }
+        self.any.as_deref()
+    }
+
+    fn host_table(&self, pattern: &HostPattern) -> Option<&Arc<HostTable>> {
+        match pattern {
+            HostPattern::Exact(host) => self.exact.get(host.as_str()),
+            HostPattern::Wildcard(parent) => self.wildcard.get(parent.as_str()),
+            HostPattern::Any => self.any.as_ref(),
+        }
+    }
+}
+
+/// Equality that takes shared routes for equal without looking into them: most of a new snapshot is shared.
+fn same_routes(old: &HostRoutes, new: &HostRoutes) -> bool {
+    let same = |a: &Arc<Route>, b: &Arc<Route>| Arc::ptr_eq(a, b) || a == b;
+    old.paths.len() == new.paths.len()
+        && old.paths.iter().zip(&new.paths).all(|(a, b)| a.path == b.path && same(&a.route, &b.route))
+        && match (&old.default, &new.default) {
+            (Some(a), Some(b)) => same(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! TLS termination: which certificate is shown to whom. Compiled with each snapshot; asked by the handshake.
+
+mod certificates;
+
+pub use certificates::Certificates;
