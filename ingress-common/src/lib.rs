@@ -2,3 +2,5 @@
 //! map ABI. Pure: no maps, no IO, no allocation. The same code runs in the XDP program, in host tests and in the
 //! simulator.
 #![no_std]
+
+pub mod abi;

@@ -2,11 +2,16 @@
 #![no_std]
 #![no_main]
 
+mod maps;
+
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Entry point on each uplink.
 #[xdp]
-pub fn xdp_front(_ctx: XdpContext) -> u32 {
+fn xdp_front(_ctx: XdpContext) -> u32 {
+    if maps::BPF_LOG.load() != 0 && maps::CONFIG.get(0).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
     xdp_action::XDP_PASS
 }
 

@@ -1,0 +1,56 @@
+//! The maps of the XDP front, named and typed as `ingress_common::abi` lays down. Used by `env.rs` only.
+//!
+//! Declared without pinning: the daemon says where each one is pinned when it loads the object, and may change the
+//! size of the flow tables.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_COMMON_LRU,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use ingress_common::abi::{
+    Addr, Config, Count, DEFAULT_MAX_FLOWS, Flow, FlowKey4, FlowKey6, Ip4, Ip6, MAX_ADDRS, MAX_NODES,
+    MAX_PEERS, MAX_VIPS, Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Vip, VipKey4,
+    VipKey6, WalkBudget,
+};
+
+const FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
+/// LRU lists of its own for each CPU: no lock shared by CPUs when a flow is added.
+const LRU_PER_CPU: usize = BPF_F_NO_COMMON_LRU as usize;
+
+#[btf_map]
+pub(crate) static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+pub(crate) static HEARTBEAT: Array<u64, 1> = Array::new();
+#[btf_map]
+pub(crate) static VIPS4: HashMap<VipKey4, Vip, { MAX_VIPS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static VIPS6: HashMap<VipKey6, Vip, { MAX_VIPS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static ADDRS4: HashMap<Ip4, Addr, { MAX_ADDRS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static ADDRS6: HashMap<Ip6, Addr, { MAX_ADDRS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static SLOTS: Array<SlotPage, { SLOT_TABLES * SLOT_PAGES }> = Array::new();
+#[btf_map]
+pub(crate) static NODES: Array<Node, { MAX_NODES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static PEERS: HashMap<PeerKey, Peer, { MAX_PEERS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOWS4: LruHashMap<FlowKey4, Flow, FLOWS, LRU_PER_CPU> = LruHashMap::new();
+#[btf_map]
+pub(crate) static FLOWS6: LruHashMap<FlowKey6, Flow, FLOWS, LRU_PER_CPU> = LruHashMap::new();
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { REASON_SLOTS as usize }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static VIP_COUNTERS: PerCpuArray<Count, { MAX_VIPS as usize }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static NODE_COUNTERS: PerCpuArray<Count, { MAX_NODES as usize }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static WALK_BUDGET: PerCpuArray<WalkBudget, 1> = PerCpuArray::new();
+
+/// Logging through aya-log: off (0) unless the daemon overrides it before loading. Read-only, so that the verifier
+/// removes what it guards.
+#[unsafe(no_mangle)]
+pub(crate) static BPF_LOG: Global<u8> = Global::new(0);
