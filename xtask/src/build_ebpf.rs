@@ -1,7 +1,12 @@
 //! `cargo xtask build-ebpf`: builds `ingress-ebpf` for the BPF target and leaves the object where the daemon's build
 //! script and the kernel tests look for it. Whether anything has to be rebuilt is Cargo's own business.
 
-use std::{env::consts::ARCH, fs, path::Path, process::Command};
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use ingress_tests::paths;
@@ -11,12 +16,9 @@ use crate::{process, report, setup, toolchain::Toolchain};
 pub(crate) fn run() -> Result<()> {
     setup::ensure(&setup::BUILD)?;
     report::heading("BPF object");
-    let target_dir = paths::target_dir().join("bpf");
-    let mut command = cargo(&Toolchain::choose()?, "build");
-    command.arg("--target-dir").arg(&target_dir);
-    process::streamed(&mut command).context("the BPF programs do not build")?;
+    process::streamed(&mut cargo(&Toolchain::choose()?, "build")).context("the BPF programs do not build")?;
 
-    let built = target_dir.join(TARGET).join("release/xdp-ingress-ebpf");
+    let built = target_dir().join(TARGET).join("release/xdp-ingress-ebpf");
     let object = paths::bpf_object();
     let bytes = copy_if_changed(&built, &object)?;
     report::note(&format!("{} ({bytes} bytes)", object.display()));
@@ -26,6 +28,11 @@ pub(crate) fn run() -> Result<()> {
 /// The programs run on the machine that builds them, or on one of its kind.
 const TARGET: &str = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
+/// A target directory of its own: other flags than the host's in the same one would rebuild its build scripts.
+fn target_dir() -> PathBuf {
+    paths::target_dir().join("bpf")
+}
+
 /// A Cargo command (`build`, `clippy`) over the BPF crate, with the flags that its code is written for: the kernel
 /// structures differ by the machine's architecture, and BTF comes from debug information through the linker.
 pub(crate) fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
@@ -34,7 +41,8 @@ pub(crate) fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
         [format!("--cfg=bpf_target_arch=\"{ARCH}\""), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
     command
         .args([verb, "--release", "--package", "ingress-ebpf", "--bins", "--target", TARGET])
-        .args(["-Z", "build-std=core"])
+        .args(["-Z", "build-std=core", "--target-dir"])
+        .arg(target_dir())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     command
 }

@@ -1,12 +1,15 @@
 //! `cargo xtask VERB`: what a developer or CI runs. A table of contents: one file per verb, each of which says what
 //! it does, calls what it needs of `setup`, and leaves its work in `target/xtask/`.
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod build;
 mod build_ebpf;
+mod ci;
 mod demo;
+mod deny;
 mod lab;
 mod process;
 mod report;
@@ -36,15 +39,26 @@ enum Verb {
     Lab(lab::Args),
     /// Run the tests: all levels, or one; ends with `N passed, N failed`.
     Test(test::Args),
+    /// What is checked before the tests: format, clippy, licences, bans, sources.
+    Ci,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().verb {
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
         Verb::BuildEbpf => build_ebpf::run(),
         Verb::Build => build::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Lab(args) => lab::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Ci => ci::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not anyhow's own report: with RUST_BACKTRACE set it buries the sentence under a stack.
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
