@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
@@ -39,6 +40,8 @@ enum Verb {
     Lab(lab::Args),
     /// Run the tests: all levels, or one; ends with `N passed, N failed`.
     Test(test::Args),
+    /// Measure: ns per packet, CPU per request, beside nginx and HAProxy.
+    Bench(bench::Args),
     /// What is checked before the tests: format, clippy, licences, bans, sources.
     Ci,
 }
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
         Verb::Build => build::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Lab(args) => lab::run(&args),
-        Verb::Test(args) => test::run(&args),
+        Verb::Test(args) => return test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Ci => ci::run(),
     };
     match result {

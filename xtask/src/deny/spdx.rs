@@ -21,7 +21,7 @@ struct Parser<'a, F> {
     allowed: &'a F,
 }
 
-impl<F: Fn(&str) -> bool> Parser<'_, F> {
+impl<'a, F: Fn(&str) -> bool> Parser<'a, F> {
     fn alternatives(&mut self) -> Result<bool, String> {
         let mut result = self.conjunction()?;
         while self.take("OR") {
@@ -60,13 +60,13 @@ impl<F: Fn(&str) -> bool> Parser<'_, F> {
         found
     }
 
-    fn next(&mut self) -> Option<String> {
+    fn next(&mut self) -> Option<&'a str> {
         let (first, rest) = self.words.split_first()?;
         if matches!(*first, "OR" | "AND" | "WITH" | "(" | ")") {
             return None;
         }
         self.words = rest;
-        Some((*first).to_owned())
+        Some(first)
     }
 }
 

@@ -31,7 +31,7 @@ impl Prerequisite for Kubernetes {
     }
 
     fn state(&self) -> Result<State> {
-        let lacking = lacking()?;
+        let lacking = lacking();
         if lacking.is_empty() {
             let version = kubernetes_version(&go_mod()?)?;
             return Ok(State::Ready(format!("{version} in {}", paths::kubernetes_bin().display())));
@@ -45,7 +45,7 @@ impl Prerequisite for Kubernetes {
         let version = kubernetes_version(&go_mod)?;
         let bin = paths::kubernetes_bin();
         fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
-        for binary in lacking()? {
+        for binary in lacking() {
             let mut build = go::command();
             build
                 .current_dir(module_dir())
@@ -69,11 +69,11 @@ pub(super) fn go_directive() -> Result<String> {
 }
 
 /// Binaries of another `go.mod` count as missing, all of them.
-fn lacking() -> Result<Vec<&'static Binary>> {
+fn lacking() -> Vec<&'static Binary> {
     let fresh =
         fs::read_to_string(stamp()).is_ok_and(|text| Some(text) == go_mod().ok().map(|it| stamp_text(&it)));
     let bin = paths::kubernetes_bin();
-    Ok(BINARIES.iter().filter(|binary| !fresh || !bin.join(binary.name).is_file()).collect())
+    BINARIES.iter().filter(|binary| !fresh || !bin.join(binary.name).is_file()).collect()
 }
 
 fn module_dir() -> PathBuf {

@@ -1,0 +1,109 @@
+//! `cargo xtask bench l4|l7 [--json FILE]`: measures us beside our peers in the same run, prints a table and writes
+//! the rows. What is measured is in the files below; this one knows only rows.
+
+use std::{fmt::Write as _, fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::{build, report, setup};
+
+mod l4;
+mod l7;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to measure.
+    what: What,
+    /// Also write the rows to this file, as a JSON array.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// The XDP program: ns per packet beside the same wrapper around `return XDP_TX`.
+    L4,
+    /// The router: CPU seconds per million requests beside nginx and HAProxy.
+    L7,
+}
+
+/// One figure of ours beside the reference's, from the same run. Absolute figures differ by machine; ratios less so.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) ours: f64,
+    pub(crate) reference: f64,
+    pub(crate) unit: String,
+    /// `ours / reference`; smaller is better for every unit that we use (time, CPU).
+    pub(crate) ratio: f64,
+    /// The ratio that we aim at, if one is set.
+    pub(crate) target: Option<f64>,
+    /// Whether `ratio` reaches `target`.
+    pub(crate) ok: Option<bool>,
+}
+
+impl Row {
+    pub(crate) fn new(name: &str, ours: f64, reference: f64, unit: &str, target: Option<f64>) -> Self {
+        let ratio = ours / reference;
+        let ok = target.map(|target| ratio <= target);
+        Self { name: name.into(), ours, reference, unit: unit.into(), ratio, target, ok }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(&setup::BENCH)?;
+    build::run()?;
+    report::heading("bench");
+    let rows = match args.what {
+        What::L4 => l4::rows()?,
+        What::L7 => l7::rows()?,
+    };
+    print!("{}", table(&rows));
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(&rows)?;
+        fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn table(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(4);
+    let mut table = format!(
+        "{:width$}  {:>10}  {:>10}  {:>6}  {:>6}  unit\n",
+        "name", "ours", "reference", "ratio", "target"
+    );
+    for row in rows {
+        let target = row.target.map_or_else(|| "-".into(), |target| format!("{target:.2}"));
+        let missed = if row.ok == Some(false) { "  MISSED" } else { "" };
+        let Row { name, ours, reference, ratio, unit, .. } = row;
+        let _infallible = writeln!(
+            table,
+            "{name:width$}  {ours:>10.2}  {reference:>10.2}  {ratio:>6.2}  {target:>6}  {unit}{missed}"
+        );
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_judges_itself_by_its_target() {
+        assert_eq!(Row::new("hit", 70.0, 100.0, "ns", Some(0.7)).ok, Some(true));
+        assert_eq!(Row::new("hit", 71.0, 100.0, "ns", Some(0.7)).ok, Some(false));
+        assert_eq!(Row::new("hit", 71.0, 100.0, "ns", None).ok, None);
+    }
+
+    #[test]
+    fn the_table_lines_up_and_names_what_was_missed() {
+        let rows =
+            [Row::new("hit", 1.0, 2.0, "ns", None), Row::new("a long name", 3.0, 2.0, "ns", Some(0.7))];
+        let table = table(&rows);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].ends_with("ns  MISSED"));
+        assert_eq!(lines[0].find("ratio").map(|at| at + 5), lines[1].find("0.50").map(|at| at + 4));
+    }
+}
