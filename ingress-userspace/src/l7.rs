@@ -8,6 +8,7 @@ pub mod decide;
 pub mod filter;
 pub mod forwarded;
 pub mod head;
+pub mod http1;
 pub mod live;
 pub mod router;
 pub mod stats;
