@@ -1,10 +1,22 @@
 //! Lab level: the real daemon on every node of a lab of network namespaces, real clients. `cargo xtask test lab`
-//! runs it as root; each file of this folder is one scenario.
+//! runs it as root; each file of this folder is a group of scenarios, each with a lab of its own, so they may run at
+//! once. Scenarios print their figures.
 
-use libtest_mimic::{Arguments, Trial};
+use anyhow::Result;
+use ingress_tests::lab::echo;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod instruments;
 
 fn main() -> std::process::ExitCode {
+    echo::run_if_asked();
+    instruments::run_if_asked();
     let args = Arguments::from_args();
-    let trials: Vec<Trial> = Vec::new();
+    let trials = [instruments::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&args, trials).exit_code()
+}
+
+/// A scenario: fails with its error's whole chain, in one line.
+fn scenario(name: &str, run: fn() -> Result<()>) -> Trial {
+    Trial::test(name.to_owned(), move || run().map_err(|error| Failed::from(format!("{error:#}"))))
 }

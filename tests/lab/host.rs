@@ -1,0 +1,125 @@
+//! One host of the lab: a network namespace with addresses. Runs commands, long-lived processes and Rust threads in
+//! it. Clients and the switch are plain hosts; nodes and pods have one inside.
+
+use std::{
+    fs::File,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{netns, process::Process, topology};
+
+/// A handle; clones name the same host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    namespace: String,
+    addresses: Vec<IpAddr>,
+    logs: PathBuf,
+}
+
+impl Host {
+    /// Makes the namespace `LAB-NAME`.
+    pub(crate) fn create(lab: &str, name: &str, addresses: Vec<IpAddr>, dir: &Path) -> Result<Self> {
+        let namespace = format!("{lab}-{name}");
+        netns::add(&namespace)?;
+        let inner = Inner { name: name.to_owned(), namespace, addresses, logs: dir.join("logs") };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Its name in the lab: `client1`, `node2`, `service1-3`.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its namespace, for `ip netns exec`.
+    pub fn namespace(&self) -> &str {
+        &self.inner.namespace
+    }
+
+    /// IPv4 first.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.inner.addresses
+    }
+
+    /// The address of the same IP version as `other`.
+    pub fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        self.inner.addresses.iter().copied().find(|address| address.is_ipv4() == other.is_ipv4())
+    }
+
+    /// A command that will run on this host. The file system stays the machine's (`ip netns exec` would hide
+    /// `/sys/fs/bpf` and cgroups).
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", netns::path(self.namespace()).display())).arg("--");
+        command.arg(program.as_ref());
+        command
+    }
+
+    /// What `program` with `args` prints on this host; an error with its stderr where it fails.
+    pub fn output(&self, program: &str, args: &[&str]) -> Result<String> {
+        let output = self.command(program).args(args).stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("{program} {} on {}: {} {}", args.join(" "), self.name(), output.status, stderr.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Starts a long-lived process made by [`Host::command`]; its output goes to `logs/HOST-NAME.log`.
+    pub fn spawn(&self, name: &str, mut command: Command) -> Result<Process> {
+        std::fs::create_dir_all(&self.inner.logs)?;
+        let path = self.inner.logs.join(format!("{}-{name}.log", self.name()));
+        let log = File::options().create(true).append(true).open(&path)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Process::start(format!("{name} on {}", self.name()), path, &mut command)
+    }
+
+    /// Runs `work` in a fresh thread on this host and waits for it. Threads that it starts are on this host too.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                netns::enter(self.namespace())?;
+                work()
+            });
+            worker.join().unwrap_or_else(|_| bail!("a thread on {} panicked", self.name()))
+        })
+    }
+
+    /// Starts `work` in a thread of its own on this host.
+    pub fn thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> JoinHandle<Result<T>> {
+        let namespace = self.inner.namespace.clone();
+        thread::spawn(move || {
+            netns::enter(&namespace)?;
+            work()
+        })
+    }
+
+    /// Runs `ip` with each line of `lines` on this host.
+    pub fn ip(&self, lines: &str) -> Result<()> {
+        netns::ip(self.namespace(), lines)
+    }
+
+    /// Sets sysctls of this host, such as `("net/ipv4/ip_forward", "1")`.
+    pub fn sysctl(&self, values: &[(&str, &str)]) -> Result<()> {
+        netns::sysctl(self.namespace(), values)
+    }
+
+    /// Pulls the cable: nothing arrives or leaves any more, and nobody is told.
+    pub fn cut_link(&self) -> Result<()> {
+        self.ip(&format!("link set {} down", topology::UPLINK)).context("cutting the link")
+    }
+}
