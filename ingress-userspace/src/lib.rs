@@ -7,6 +7,7 @@
 //! other; only `cli::run` knows all.
 
 pub mod cli;
+pub mod l4;
 pub mod l7;
 pub mod model;
 pub mod observe;

@@ -1,0 +1,215 @@
+//! Who is alive, as a state machine without IO or clock: heartbeats and the time go in, a view of the peers comes out.
+//! Driven by `thread`; tests drive many of them against each other with a seeded, lossy network.
+//!
+//! A peer counts as up only if we hear it *and* it says that it hears this very run of ours (`echo`). So both ends of
+//! a link that is broken in one direction agree, and old datagrams that somebody replays bring nobody to life.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How many former incarnations of a peer are remembered, so that their replayed heartbeats are refused.
+const REMEMBERED_INCARNATIONS: usize = 8;
+
+/// One run of a daemon: random, so that a restarted daemon is told from its predecessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Incarnation(pub(crate) u64);
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// Its tables are not in place yet: no new flows.
+    Joining,
+    /// Takes new flows.
+    Serving,
+    /// Keeps its flows, takes no new ones.
+    Draining,
+    /// Stops now: as good as dead.
+    Leaving,
+}
+
+/// What we hold of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Liveness {
+    /// Not heard, or it does not hear us.
+    Down,
+    /// Heard, not ready yet.
+    Joining,
+    /// Takes new flows.
+    Serving,
+    /// Keeps its flows, takes no new ones.
+    Draining,
+}
+
+/// One heartbeat, from one node to one other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beat {
+    pub(crate) sender: String,
+    pub(crate) incarnation: Incarnation,
+    /// Counts every datagram of this incarnation, whoever it goes to.
+    pub(crate) sequence: u64,
+    pub(crate) announced: Announced,
+    /// The incarnation of the receiver that the sender hears, if it hears any.
+    pub(crate) echo: Option<Incarnation>,
+}
+
+/// How often, and for how long silence is forgiven.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Time between two heartbeats to each peer.
+    pub interval: Duration,
+    /// Silence after which a peer is down.
+    pub dead_after: Duration,
+}
+
+#[derive(Debug)]
+struct Peer {
+    incarnation: Option<Incarnation>,
+    former: VecDeque<Incarnation>,
+    sequence: u64,
+    heard: Option<Instant>,
+    announced: Announced,
+    hears_us: bool,
+}
+
+impl Peer {
+    const fn new() -> Self {
+        Self {
+            incarnation: None,
+            former: VecDeque::new(),
+            sequence: 0,
+            heard: None,
+            announced: Announced::Joining,
+            hears_us: false,
+        }
+    }
+
+    fn liveness(&self) -> Liveness {
+        match (self.heard, self.hears_us, self.announced) {
+            (None, _, _) | (_, false, _) | (_, _, Announced::Leaving) => Liveness::Down,
+            (Some(_), true, Announced::Joining) => Liveness::Joining,
+            (Some(_), true, Announced::Serving) => Liveness::Serving,
+            (Some(_), true, Announced::Draining) => Liveness::Draining,
+        }
+    }
+}
+
+/// One node's knowledge of the others.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    name: String,
+    incarnation: Incarnation,
+    sequence: u64,
+    announced: Announced,
+    timing: Timing,
+    peers: BTreeMap<String, Peer>,
+    last_tick: Option<Instant>,
+    /// When the first peers were declared: the start of the settling time.
+    declared: Option<Instant>,
+    settled: bool,
+}
+
+impl Machine {
+    pub(crate) fn new(name: String, incarnation: Incarnation, timing: Timing) -> Self {
+        Self {
+            name,
+            incarnation,
+            sequence: 0,
+            announced: Announced::Joining,
+            timing,
+            peers: BTreeMap::new(),
+            last_tick: None,
+            declared: None,
+            settled: false,
+        }
+    }
+
+    /// Only declared nodes take part. One that is declared anew is down until it is heard.
+    pub(crate) fn declare<'a>(&mut self, now: Instant, names: impl IntoIterator<Item = &'a str>) {
+        let mut old = std::mem::take(&mut self.peers);
+        for name in names {
+            if name != self.name {
+                self.peers.insert(name.to_owned(), old.remove(name).unwrap_or_else(Peer::new));
+            }
+        }
+        self.declared.get_or_insert(now);
+    }
+
+    pub(crate) fn announce(&mut self, announced: Announced) {
+        self.announced = announced;
+    }
+
+    /// Takes a heartbeat in. True if the sender does not yet know that we hear it: answer at once, so that two nodes
+    /// that start find each other within a round trip instead of an interval.
+    pub(crate) fn receive(&mut self, now: Instant, beat: &Beat) -> bool {
+        let Some(peer) = self.peers.get_mut(&beat.sender) else { return false };
+        if peer.incarnation != Some(beat.incarnation) {
+            if peer.former.contains(&beat.incarnation) {
+                return false;
+            }
+            if let Some(former) = peer.incarnation.replace(beat.incarnation) {
+                peer.former.push_back(former);
+                if peer.former.len() > REMEMBERED_INCARNATIONS {
+                    peer.former.pop_front();
+                }
+            }
+            peer.sequence = 0;
+        }
+        if beat.sequence <= peer.sequence {
+            return false;
+        }
+        let is_news = peer.heard.is_none() || peer.sequence == 0;
+        peer.sequence = beat.sequence;
+        peer.heard = (beat.announced != Announced::Leaving).then_some(now);
+        peer.announced = beat.announced;
+        peer.hears_us = beat.echo == Some(self.incarnation);
+        is_news && beat.announced != Announced::Leaving
+    }
+
+    /// Lets time pass: silent peers go down. Call it once per interval, after all waiting datagrams were taken in.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        // If we ourselves were kept from running (a busy machine), the others had no chance to be heard: our own
+        // stall must not count as their silence.
+        let stall = self.last_tick.map_or(Duration::ZERO, |last| {
+            now.saturating_duration_since(last).saturating_sub(self.timing.interval * 2)
+        });
+        self.last_tick = Some(now);
+        for peer in self.peers.values_mut() {
+            if let Some(heard) = peer.heard {
+                let heard = (heard + stall).min(now);
+                peer.heard = (now.duration_since(heard) < self.timing.dead_after).then_some(heard);
+            }
+        }
+        if let Some(declared) = self.declared
+            && !self.settled
+        {
+            let all_up = self.peers.values().all(|peer| peer.liveness() != Liveness::Down);
+            self.settled = all_up || now.saturating_duration_since(declared) >= self.timing.dead_after;
+        }
+    }
+
+    /// The heartbeat for one peer.
+    pub(crate) fn beat_for(&mut self, name: &str) -> Option<Beat> {
+        let peer = self.peers.get(name)?;
+        self.sequence += 1;
+        Some(Beat {
+            sender: self.name.clone(),
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            announced: self.announced,
+            echo: peer.heard.and(peer.incarnation),
+        })
+    }
+
+    /// Whether the view can be acted on: all peers are up, or they had the time to be.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    pub(crate) fn view(&self) -> BTreeMap<String, Liveness> {
+        self.peers.iter().map(|(name, peer)| (name.clone(), peer.liveness())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! Runs the membership `machine`: a thread of its own with one UDP socket per own address, so that a busy runtime
+//! (a big translation, a full rebuild) never looks like a dead node. Commands come in through a channel, views go
+//! out through a `watch`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::machine::{Announced, Beat, Incarnation, Liveness, Machine};
+use super::{Config, Declared, View, wire};
+
+/// Heartbeats sent in a row when leaving: one may be lost.
+const FAREWELLS: usize = 3;
+/// Datagrams taken in between two looks at the clock.
+const BATCH: usize = 256;
+/// How often a socket that could not be opened is tried again.
+const REBIND_AFTER: Duration = Duration::from_secs(1);
+
+enum Command {
+    Declare(Vec<Declared>),
+    Announce(Announced),
+}
+
+/// The running membership. Dropping it tells the peers that this node leaves, and ends the thread.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    commands: Option<mpsc::Sender<Command>>,
+    wake: Arc<OwnedFd>,
+    view: watch::Receiver<View>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Membership {
+    /// Starts the thread. It hears nobody until nodes are declared.
+    pub(crate) fn start(node_name: String, config: Config) -> io::Result<Self> {
+        if config.key.is_none() {
+            info!(
+                port = config.port,
+                "heartbeats between nodes are not authenticated: give all nodes the same key file to protect them"
+            );
+        }
+        let mut seed = [0; 8];
+        aws_lc_rs::rand::fill(&mut seed)
+            .map_err(|_| io::Error::other("no random numbers from the system"))?;
+        // 0 means "none" on the wire.
+        let incarnation = Incarnation(u64::from_be_bytes(seed).max(1));
+        let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (commands, inbox) = mpsc::channel();
+        let (publish, view) = watch::channel(View::default());
+        let runner = Runner {
+            machine: Machine::new(node_name.clone(), incarnation, config.timing),
+            own_name: node_name,
+            config,
+            wake: Arc::clone(&wake),
+            inbox,
+            publish,
+            declared: BTreeMap::new(),
+            sockets: Vec::new(),
+            next_bind: None,
+        };
+        let thread = std::thread::Builder::new().name("membership".to_owned()).spawn(move || runner.run())?;
+        Ok(Self { commands: Some(commands), wake, view, thread: Some(thread) })
+    }
+
+    /// The nodes that take part, this one included.
+    pub(crate) fn declare(&self, nodes: Vec<Declared>) {
+        self.command(Command::Declare(nodes));
+    }
+
+    /// What this node tells the others of itself; they hear it at once.
+    pub(crate) fn announce(&self, announced: Announced) {
+        self.command(Command::Announce(announced));
+    }
+
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // The thread ends only with this handle, so there is always somebody to receive.
+            let _ = commands.send(command);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // A full counter means that it is awake already.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Runner {
+    machine: Machine,
+    own_name: String,
+    config: Config,
+    wake: Arc<OwnedFd>,
+    inbox: mpsc::Receiver<Command>,
+    publish: watch::Sender<View>,
+    /// Addresses by name, this node included.
+    declared: BTreeMap<String, Vec<IpAddr>>,
+    sockets: Vec<UdpSocket>,
+    /// Set while a socket is missing.
+    next_bind: Option<Instant>,
+}
+
+impl Runner {
+    fn run(mut self) {
+        let mut next_tick = Instant::now();
+        loop {
+            let now = Instant::now();
+            let mut speak_now = false;
+            loop {
+                match self.inbox.try_recv() {
+                    Ok(Command::Declare(nodes)) => self.declare(now, nodes),
+                    Ok(Command::Announce(announced)) => self.machine.announce(announced),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                    Err(mpsc::TryRecvError::Disconnected) => return self.leave(),
+                }
+                speak_now = true;
+            }
+            if self.next_bind.is_some_and(|at| at <= now) {
+                self.bind(now);
+            }
+            self.receive_all();
+            let now = Instant::now();
+            if now >= next_tick {
+                self.machine.tick(now);
+                next_tick = now + self.config.timing.interval;
+                speak_now = true;
+            }
+            if speak_now {
+                self.speak();
+            }
+            self.publish_if_changed();
+            self.wait(next_tick);
+        }
+    }
+
+    fn declare(&mut self, now: Instant, nodes: Vec<Declared>) {
+        let own_before = self.declared.get(&self.own_name).cloned();
+        self.declared = nodes.into_iter().map(|node| (node.name, node.addresses)).collect();
+        self.machine.declare(now, self.declared.keys().map(String::as_str));
+        if self.declared.get(&self.own_name) != own_before.as_ref() || self.next_bind.is_some() {
+            self.bind(now);
+        }
+    }
+
+    /// Opens a socket on each own address, so that peers see the address that they know as the source.
+    fn bind(&mut self, now: Instant) {
+        self.sockets.clear();
+        self.next_bind = None;
+        for &address in self.declared.get(&self.own_name).map_or(&[][..], Vec::as_slice) {
+            match open(SocketAddr::new(address, self.config.port)) {
+                Ok(socket) => self.sockets.push(socket),
+                Err(error) => {
+                    warn!(%address, port = self.config.port, %error, "cannot listen for heartbeats; trying again");
+                    self.next_bind = Some(now + REBIND_AFTER);
+                }
+            }
+        }
+    }
+
+    fn receive_all(&mut self) {
+        let mut buffer = [0; wire::MAX_DATAGRAM + 1];
+        let mut answers = Vec::new();
+        for socket in &self.sockets {
+            for _ in 0..BATCH {
+                let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
+                let Some(beat) = wire::decode(&buffer[..len], self.config.key.as_ref()) else {
+                    debug!(%from, "not a heartbeat of this cluster");
+                    continue;
+                };
+                // Only from an address that is declared for that node.
+                if !self.declared.get(&beat.sender).is_some_and(|a| a.contains(&from.ip())) {
+                    debug!(%from, sender = beat.sender, "a heartbeat from an address that is not this node's");
+                    continue;
+                }
+                if self.machine.receive(Instant::now(), &beat) {
+                    answers.push(beat.sender);
+                }
+            }
+        }
+        for name in answers {
+            self.speak_to(&name);
+        }
+    }
+
+    fn speak(&mut self) {
+        let names: Vec<String> = self.declared.keys().filter(|n| **n != self.own_name).cloned().collect();
+        for name in names {
+            self.speak_to(&name);
+        }
+    }
+
+    fn speak_to(&mut self, name: &str) {
+        let Some(beat) = self.machine.beat_for(name) else { return };
+        let Some((socket, to)) = self.way_to(name) else { return };
+        send(socket, to, &beat, &self.config);
+    }
+
+    /// The first address of the peer for whose IP version this node has a socket.
+    fn way_to(&self, name: &str) -> Option<(&UdpSocket, SocketAddr)> {
+        self.declared.get(name)?.iter().find_map(|&address| {
+            let socket = self
+                .sockets
+                .iter()
+                .find(|socket| socket.local_addr().is_ok_and(|own| own.is_ipv4() == address.is_ipv4()))?;
+            Some((socket, SocketAddr::new(address, self.config.port)))
+        })
+    }
+
+    fn publish_if_changed(&self) {
+        let view = View { settled: self.machine.is_settled(), peers: self.machine.view() };
+        self.publish.send_if_modified(|old| {
+            if *old == view {
+                return false;
+            }
+            for (name, liveness) in &view.peers {
+                let before = old.peers.get(name).copied().unwrap_or(Liveness::Down);
+                if before != *liveness {
+                    info!(node = name, ?before, now = ?liveness, "node changed its state");
+                }
+            }
+            *old = view;
+            true
+        });
+    }
+
+    fn wait(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
+        fds.extend(self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        // An interrupted or failed wait only makes the loop turn earlier.
+        if rustix::event::poll(&mut fds, Some(&timeout)).is_ok() && !fds[0].revents().is_empty() {
+            let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.machine.announce(Announced::Leaving);
+        for _ in 0..FAREWELLS {
+            self.speak();
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, to: SocketAddr, beat: &Beat, config: &Config) {
+    let Some(datagram) = wire::encode(beat, config.key.as_ref()) else { return };
+    if let Err(error) = socket.send_to(&datagram, to) {
+        // A link that is down or a route that is missing shows as a peer that is down; no need to say it ten times
+        // a second.
+        debug!(%to, %error, "heartbeat not sent");
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv4() {
+        // The address may come up later than the daemon.
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use super::super::{Config, Declared, Key, Liveness, View};
+    use super::{Announced, Membership};
+
+    fn config(port: u16, key: &[u8]) -> Config {
+        Config { port, key: Key::new(key), ..Config::default() }
+    }
+
+    /// Three "nodes" on three addresses of the loopback network.
+    fn nodes() -> Vec<Declared> {
+        (1..=3)
+            .map(|i| Declared {
+                name: format!("n{i}"),
+                addresses: vec![IpAddr::V4(Ipv4Addr::new(127, 77, 0, i))],
+            })
+            .collect()
+    }
+
+    fn sees(view: &View, name: &str, liveness: Liveness) -> bool {
+        view.peers.get(name) == Some(&liveness)
+    }
+
+    async fn until(membership: &Membership, what: impl Fn(&View) -> bool) {
+        let mut view = membership.view();
+        let found = tokio::time::timeout(Duration::from_secs(5), view.wait_for(|v| what(v))).await;
+        assert!(found.is_ok(), "view stays {:?}", membership.view().borrow());
+    }
+
+    #[tokio::test]
+    async fn three_nodes_meet_drain_and_leave_over_real_sockets() {
+        let port = 40_947;
+        let start = |name: &str, key: &[u8]| {
+            let membership = Membership::start(name.to_owned(), config(port, key)).unwrap();
+            membership.declare(nodes());
+            membership.announce(Announced::Serving);
+            membership
+        };
+        let (one, two, stranger) = (
+            start("n1", b"0123456789abcdef"),
+            start("n2", b"0123456789abcdef"),
+            start("n3", b"another key, same port"),
+        );
+        until(&one, |v| sees(v, "n2", Liveness::Serving)).await;
+        until(&two, |v| sees(v, "n1", Liveness::Serving)).await;
+        assert_eq!(one.view().borrow().peers["n3"], Liveness::Down);
+        two.announce(Announced::Draining);
+        until(&one, |v| sees(v, "n2", Liveness::Draining)).await;
+        drop(two);
+        until(&one, |v| sees(v, "n2", Liveness::Down) && v.settled).await;
+        drop(stranger);
+    }
+}

@@ -1,0 +1,174 @@
+//! A heartbeat as bytes: `"XIHB" version(1) flags(1) incarnation(8) sequence(8) body`, integers big-endian; body:
+//! `announced(1) echo-incarnation(8, 0 = none) sender-name(rest)`. With a key the body is sealed by AES-256-GCM under
+//! a key derived per incarnation (HKDF-SHA256), the sequence is the nonce and the header is authenticated too.
+//! Called by `thread`; reads bytes of anybody who can reach the port, so it must refuse everything else quietly.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+
+use super::machine::{Announced, Beat, Incarnation};
+
+const MAGIC: [u8; 4] = *b"XIHB";
+const VERSION: u8 = 1;
+const SEALED: u8 = 1;
+const HEADER: usize = 4 + 1 + 1 + 8 + 8;
+/// Names are DNS subdomains (RFC 1123): at most 253 characters.
+const MAX_NAME: usize = 253;
+/// Longest datagram: header, body and tag.
+pub(crate) const MAX_DATAGRAM: usize = HEADER + 1 + 8 + MAX_NAME + 16;
+
+/// The secret that the nodes of a cluster share.
+#[derive(Clone)]
+pub struct Key(Vec<u8>);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+impl Key {
+    /// Fewest bytes that make a key.
+    pub const MIN_LEN: usize = 16;
+
+    /// A key of these bytes (the content of the key file); `None` if they are fewer than [`Key::MIN_LEN`].
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= Self::MIN_LEN).then(|| Self(bytes.to_vec()))
+    }
+
+    /// The key of one incarnation. Each has its own, so that nonces (sequence numbers) never repeat under one key.
+    fn of(&self, incarnation: Incarnation) -> Option<LessSafeKey> {
+        let prk = Salt::new(HKDF_SHA256, &incarnation.0.to_be_bytes()).extract(&self.0);
+        let okm = prk.expand(&[b"xdp-ingress membership v1"], &AES_256_GCM).ok()?;
+        Some(LessSafeKey::new(UnboundKey::from(okm)))
+    }
+}
+
+fn nonce(sequence: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&sequence.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+/// The datagram for `beat`; `None` only if sealing fails.
+pub(crate) fn encode(beat: &Beat, key: Option<&Key>) -> Option<Vec<u8>> {
+    let mut header = Vec::with_capacity(MAX_DATAGRAM);
+    header.extend_from_slice(&MAGIC);
+    header.extend_from_slice(&[VERSION, if key.is_some() { SEALED } else { 0 }]);
+    header.extend_from_slice(&beat.incarnation.0.to_be_bytes());
+    header.extend_from_slice(&beat.sequence.to_be_bytes());
+
+    let mut body = Vec::with_capacity(MAX_DATAGRAM);
+    body.push(match beat.announced {
+        Announced::Joining => 0,
+        Announced::Serving => 1,
+        Announced::Draining => 2,
+        Announced::Leaving => 3,
+    });
+    body.extend_from_slice(&beat.echo.map_or(0, |echo| echo.0).to_be_bytes());
+    body.extend_from_slice(beat.sender.as_bytes());
+    if let Some(key) = key {
+        key.of(beat.incarnation)?
+            .seal_in_place_append_tag(nonce(beat.sequence), Aad::from(&header), &mut body)
+            .ok()?;
+    }
+    header.extend_from_slice(&body);
+    Some(header)
+}
+
+/// The heartbeat in `datagram`; `None` if it is none, of another version, or not sealed with our key (with a key,
+/// clear ones are refused; without one, sealed ones).
+pub(crate) fn decode(datagram: &[u8], key: Option<&Key>) -> Option<Beat> {
+    let (header, body) = datagram.split_at_checked(HEADER)?;
+    if header[..4] != MAGIC || header[4] != VERSION || (header[5] == SEALED) != key.is_some() {
+        return None;
+    }
+    let incarnation = Incarnation(u64::from_be_bytes(header[6..14].try_into().ok()?));
+    let sequence = u64::from_be_bytes(header[14..22].try_into().ok()?);
+    let mut body = body.to_vec();
+    let body = match key {
+        Some(key) => {
+            &*key.of(incarnation)?.open_in_place(nonce(sequence), Aad::from(header), &mut body).ok()?
+        }
+        None => &body[..],
+    };
+    let (&announced, rest) = body.split_first()?;
+    let (echo, name) = rest.split_at_checked(8)?;
+    let announced = match announced {
+        0 => Announced::Joining,
+        1 => Announced::Serving,
+        2 => Announced::Draining,
+        3 => Announced::Leaving,
+        _ => return None,
+    };
+    let echo = u64::from_be_bytes(echo.try_into().ok()?);
+    if name.is_empty() || name.len() > MAX_NAME {
+        return None;
+    }
+    let sender = std::str::from_utf8(name).ok()?.to_owned();
+    Some(Beat { sender, incarnation, sequence, announced, echo: (echo != 0).then_some(Incarnation(echo)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Key, decode, encode};
+    use crate::l4::membership::machine::{Announced, Beat, Incarnation};
+
+    fn beat() -> Beat {
+        Beat {
+            sender: "node-1.example".into(),
+            incarnation: Incarnation(7),
+            sequence: 42,
+            announced: Announced::Draining,
+            echo: Some(Incarnation(9)),
+        }
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let key = Key::new(b"0123456789abcdef").unwrap();
+        for key in [None, Some(&key)] {
+            for announced in [Announced::Joining, Announced::Serving, Announced::Draining, Announced::Leaving]
+            {
+                for echo in [None, Some(Incarnation(9))] {
+                    let beat = Beat { announced, echo, ..beat() };
+                    assert_eq!(decode(&encode(&beat, key).unwrap(), key), Some(beat));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_key_no_key_or_a_changed_byte_is_refused() {
+        let (ours, theirs) = (Key::new(b"0123456789abcdef").unwrap(), Key::new(b"0123456789abcdeF").unwrap());
+        let sealed = encode(&beat(), Some(&ours)).unwrap();
+        assert!(decode(&sealed, Some(&theirs)).is_none());
+        assert!(decode(&sealed, None).is_none());
+        assert!(decode(&encode(&beat(), None).unwrap(), Some(&ours)).is_none());
+        for at in 0..sealed.len() {
+            let mut bad = sealed.clone();
+            bad[at] ^= 1;
+            assert!(decode(&bad, Some(&ours)).is_none(), "byte {at}");
+            assert!(decode(&sealed[..at], Some(&ours)).is_none(), "cut at {at}");
+        }
+        assert!(!sealed.windows(6).any(|w| w == b"node-1"), "the name is not in the clear");
+    }
+
+    #[test]
+    fn short_keys_are_no_keys() {
+        assert!(Key::new(b"0123456789abcde").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decode(&bytes, None);
+            if bytes.len() > 6 {
+                bytes[..6].copy_from_slice(b"XIHB\x01\x00");
+                let _ = decode(&bytes, None);
+            }
+        }
+    }
+}
