@@ -330,9 +330,9 @@ mod tests {
             membership
         };
         let (one, two, stranger) = (
-            start("n1", b"0123456789abcdef"),
-            start("n2", b"0123456789abcdef"),
-            start("n3", b"another key, same port"),
+            start("n1", b"0123456789abcdef0123456789abcdef"),
+            start("n2", b"0123456789abcdef0123456789abcdef"),
+            start("n3", b"another key, but the same port.."),
         );
         until(&one, |v| sees(v, "n2", Liveness::Serving)).await;
         until(&two, |v| sees(v, "n1", Liveness::Serving)).await;

@@ -29,7 +29,7 @@ impl std::fmt::Debug for Key {
 
 impl Key {
     /// Fewest bytes that make a key.
-    pub const MIN_LEN: usize = 16;
+    pub const MIN_LEN: usize = 32;
 
     /// A key of these bytes (the content of the key file); `None` if they are fewer than [`Key::MIN_LEN`].
     pub fn new(bytes: &[u8]) -> Option<Self> {
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out() {
-        let key = Key::new(b"0123456789abcdef").unwrap();
+        let key = Key::new(b"0123456789abcdef0123456789abcdef").unwrap();
         for key in [None, Some(&key)] {
             for announced in [Announced::Joining, Announced::Serving, Announced::Draining, Announced::Leaving]
             {
@@ -142,7 +142,10 @@ mod tests {
 
     #[test]
     fn another_key_no_key_or_a_changed_byte_is_refused() {
-        let (ours, theirs) = (Key::new(b"0123456789abcdef").unwrap(), Key::new(b"0123456789abcdeF").unwrap());
+        let (ours, theirs) = (
+            Key::new(b"0123456789abcdef0123456789abcdef").unwrap(),
+            Key::new(b"0123456789abcdef0123456789abcdeF").unwrap(),
+        );
         let sealed = encode(&beat(), Some(&ours)).unwrap();
         assert!(decode(&sealed, Some(&theirs)).is_none());
         assert!(decode(&sealed, None).is_none());
@@ -158,7 +161,7 @@ mod tests {
 
     #[test]
     fn short_keys_are_no_keys() {
-        assert!(Key::new(b"0123456789abcde").is_none());
+        assert!(Key::new(b"0123456789abcdef0123456789abcde").is_none());
     }
 
     proptest! {

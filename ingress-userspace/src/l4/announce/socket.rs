@@ -1,0 +1,48 @@
+//! A packet socket that only sends: whole Ethernet frames out of a given interface. Needs `CAP_NET_RAW`.
+
+use std::io;
+
+use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+
+/// `struct sockaddr_ll` of `linux/if_packet.h`.
+#[repr(C)]
+struct LinkAddress {
+    family: u16,
+    /// Network byte order; not used for sending whole frames.
+    protocol: u16,
+    ifindex: i32,
+    hatype: u16,
+    pkttype: u8,
+    halen: u8,
+    addr: [u8; 8],
+}
+
+const _: () = assert!(size_of::<LinkAddress>() == 20, "the kernel's layout");
+
+/// The socket. Protocol 0: it receives nothing.
+#[derive(Debug)]
+pub(crate) struct PacketSocket(Socket);
+
+impl PacketSocket {
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Sends `frame`, Ethernet header included, out of the interface with index `link`.
+    pub(crate) fn send(&self, link: u32, frame: &[u8]) -> io::Result<()> {
+        self.0.send_to(frame, &address(link)).map(drop)
+    }
+}
+
+fn address(link: u32) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: `LinkAddress` has the layout of the platform's `sockaddr_ll` (asserted above for its size), is valid
+    // for any bytes, and is smaller and no more aligned than the storage.
+    let view = unsafe { storage.view_as::<LinkAddress>() };
+    view.family = rustix::net::AddressFamily::PACKET.as_raw();
+    view.ifindex = link.cast_signed();
+    // SAFETY: the first `size_of::<LinkAddress>()` bytes hold an initialised address of family AF_PACKET.
+    unsafe { SockAddr::new(storage, size_of::<LinkAddress>() as u32) }
+}

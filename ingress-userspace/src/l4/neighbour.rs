@@ -1,0 +1,212 @@
+//! How each peer node is reached: link, own and next hop's hardware address, from the kernel's routes and neighbour
+//! table, followed over netlink. `engine` reads the result. It never resolves an address itself: the heartbeats of
+//! `membership` go to the same addresses ten times a second, so the kernel keeps their entries fresh.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ingress_common::abi::Mac;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::warn;
+
+use super::membership::Declared;
+use super::netlink::{Changes, LOOPBACK, Link, Neighbour, Netlink, Route};
+
+/// Changes come in bursts; this long after the first one we look.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Safety net for changes that nobody told us about.
+const RESCAN: Duration = Duration::from_secs(2);
+/// How soon to look again while a peer's hardware address is unknown.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The way to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// On a common link: frames go to its hardware address.
+    Link {
+        /// Interface index.
+        link: u32,
+        /// Our hardware address there.
+        #[serde(serialize_with = "as_text")]
+        from: Mac,
+        /// The peer's.
+        #[serde(serialize_with = "as_text")]
+        to: Mac,
+    },
+    /// On a common link, but its hardware address is not known (yet).
+    Unresolved,
+    /// Behind a router: not reachable by rewriting hardware addresses.
+    Routed {
+        /// The router.
+        gateway: IpAddr,
+    },
+    /// There is no route.
+    NoRoute,
+}
+
+fn as_text<S: serde::Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(mac)
+}
+
+/// What the kernel says at a moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    pub(crate) links: Vec<Link>,
+    /// By node name.
+    pub(crate) ways: BTreeMap<String, Way>,
+}
+
+/// The best way over all addresses of a node. A hardware address that was known stays in use while only the
+/// neighbour entry is being renewed.
+fn way(
+    addresses: &[IpAddr],
+    routes: &BTreeMap<IpAddr, Route>,
+    links: &[Link],
+    neighbours: &[Neighbour],
+    before: Option<Way>,
+) -> Way {
+    let mut best = Way::NoRoute;
+    for address in addresses {
+        let Some(route) = routes.get(address).filter(|route| route.link != LOOPBACK) else { continue };
+        if let Some(gateway) = route.gateway {
+            if best == Way::NoRoute {
+                best = Way::Routed { gateway };
+            }
+            continue;
+        }
+        let Some(from) = links.iter().find(|l| l.index == route.link && l.is_up).and_then(|l| l.mac) else {
+            continue;
+        };
+        let entry = neighbours.iter().find(|n| n.link == route.link && n.address == *address);
+        if let Some(entry) = entry {
+            return Way::Link { link: route.link, from, to: entry.mac };
+        }
+        best = match before {
+            Some(Way::Link { link, from: own, .. }) if link == route.link && own == from => {
+                before.unwrap_or(Way::Unresolved)
+            }
+            _ => Way::Unresolved,
+        };
+    }
+    best
+}
+
+async fn look(
+    netlink: &Netlink,
+    nodes: &[Declared],
+    before: &Surroundings,
+) -> Result<Surroundings, rtnetlink::Error> {
+    let links = netlink.links().await?;
+    let neighbours = netlink.neighbours().await?;
+    let mut ways = BTreeMap::new();
+    for node in nodes {
+        let mut routes = BTreeMap::new();
+        for &address in &node.addresses {
+            if let Some(route) = netlink.route_to(address).await? {
+                routes.insert(address, route);
+            }
+        }
+        let known = before.ways.get(&node.name).copied();
+        ways.insert(node.name.clone(), way(&node.addresses, &routes, &links, &neighbours, known));
+    }
+    Ok(Surroundings { links, ways })
+}
+
+/// Follows the kernel until the receivers are gone. `nodes` holds the peers, without the own node.
+pub(crate) async fn follow(
+    netlink: Netlink,
+    mut changes: Changes,
+    mut nodes: watch::Receiver<Vec<Declared>>,
+    publish: watch::Sender<Surroundings>,
+) {
+    loop {
+        let peers = nodes.borrow_and_update().clone();
+        let before = publish.borrow().clone();
+        let found = match look(&netlink, &peers, &before).await {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "cannot read routes and neighbours; trying again");
+                before
+            }
+        };
+        let is_complete = found.ways.values().all(|way| *way != Way::Unresolved);
+        publish.send_if_modified(|old| {
+            let is_new = *old != found;
+            *old = found;
+            is_new
+        });
+        let pause = if is_complete { RESCAN } else { RETRY };
+        let wake_at = Instant::now() + DEBOUNCE;
+        tokio::select! {
+            _ = timeout(pause, changes.next()) => {}
+            declared = nodes.changed() => if declared.is_err() { return },
+            () = publish.closed() => return,
+        }
+        sleep_until(wake_at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use ingress_common::abi::Mac;
+
+    use super::{Link, Neighbour, Route, Way, way};
+
+    const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    const PEER: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn links() -> Vec<Link> {
+        let link =
+            |index, name: &str, mac| Link { index, name: name.into(), mac, is_up: true, xdp_program: None };
+        vec![link(1, "lo", None), link(2, "eth0", Some(OWN))]
+    }
+
+    fn routes(routes: &[(&str, u32, Option<&str>)]) -> BTreeMap<IpAddr, Route> {
+        routes.iter().map(|(to, link, via)| (ip(to), Route { link: *link, gateway: via.map(ip) })).collect()
+    }
+
+    #[test]
+    fn ways() {
+        let entry = [Neighbour { link: 2, address: ip("10.0.0.2"), mac: PEER }];
+        let found = Way::Link { link: 2, from: OWN, to: PEER };
+        let gateway = Way::Routed { gateway: ip("10.0.0.254") };
+        let on_link = routes(&[("10.0.0.2", 2, None)]);
+        let behind = routes(&[("10.0.0.2", 2, Some("10.0.0.254"))]);
+        let one = [ip("10.0.0.2")];
+        let two = [ip("2001:db8::2"), ip("10.0.0.2")];
+        let both = routes(&[("2001:db8::2", 2, Some("2001:db8::ff")), ("10.0.0.2", 2, None)]);
+        let own = routes(&[("10.0.0.2", 1, None)]);
+        for (what, addresses, routes, neighbours, before, expected) in [
+            ("neighbour", &one[..], &on_link, &entry[..], None, found),
+            ("no entry", &one, &on_link, &[], None, Way::Unresolved),
+            ("entry being renewed", &one, &on_link, &[], Some(found), found),
+            (
+                "link changed meanwhile",
+                &one,
+                &on_link,
+                &[],
+                Some(Way::Link { link: 3, from: OWN, to: PEER }),
+                Way::Unresolved,
+            ),
+            ("behind a router", &one, &behind, &entry, Some(found), gateway),
+            ("no route", &one, &BTreeMap::new(), &entry, Some(found), Way::NoRoute),
+            ("one of two addresses on the link", &two, &both, &entry, None, found),
+            ("an address of our own", &one, &own, &[], None, Way::NoRoute),
+        ] {
+            assert_eq!(way(addresses, routes, &links(), neighbours, before), expected, "{what}");
+        }
+        let mut down = links();
+        down[1].is_up = false;
+        assert_eq!(way(&one, &on_link, &down, &entry, None), Way::NoRoute, "link down");
+    }
+}
