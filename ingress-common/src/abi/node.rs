@@ -53,8 +53,11 @@ pub struct Node {
     pub dst_mac: Mac,
     /// MAC address of the interface `ifindex`: it becomes the source of the frame, by which the peer knows us.
     pub src_mac: Mac,
+    /// `hash::NodeKey` of the node's name, low word first. Not read by the program: a restarted daemon sees by it who
+    /// has which place, so that remembered flows stay right.
+    pub key: [u32; 2],
     /// Zero. Room for the outer addresses of tunnels.
-    pub reserved: [u32; 3],
+    pub reserved: u32,
 }
 map_type!(Node, 32);
 
