@@ -11,6 +11,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod deny;
+mod image;
 mod lab;
 mod process;
 mod report;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Args),
     /// Measure: ns per packet, CPU per request, beside nginx and HAProxy.
     Bench(bench::Args),
+    /// Pack the release binary as an OCI archive (target/xtask/xdp-ingress-image.tar).
+    Image,
     /// What is checked before the tests: format, clippy, licences, bans, sources.
     Ci,
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(&args),
         Verb::Test(args) => return test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Image => image::run(),
         Verb::Ci => ci::run(),
     };
     match result {

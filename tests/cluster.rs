@@ -1,0 +1,204 @@
+//! A real Kubernetes API: etcd and kube-apiserver on one host of the lab, with an authority of its own and client
+//! certificates. There is no kubelet and no controller: objects that those would write (Nodes' status,
+//! EndpointSlices) are applied by the tests. Everything ends with the value; the lab's guard catches what a crash left.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    lab::{Host, process::Process},
+    paths,
+};
+use pki::Authority;
+
+mod pki;
+
+/// The API server's port on its host; the host is all its own.
+const PORT: u16 = 6443;
+/// How long either server may take; both together take three seconds on an idle machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// A running API server with its etcd.
+#[derive(Debug)]
+pub struct Cluster {
+    // In this order: the API server complains when its etcd goes first.
+    api_server: Option<Process>,
+    _etcd: Process,
+    host: Host,
+    address: IpAddr,
+    dir: PathBuf,
+    authority: Authority,
+    admin: PathBuf,
+}
+
+impl Cluster {
+    /// Starts both on `host`, which others reach at its first address, and waits until they are ready. Keys, data and
+    /// kubeconfigs go below `dir`.
+    pub fn start(host: &Host, dir: &Path) -> Result<Self> {
+        let dir = dir.join("kubernetes");
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let address = *host.addresses().first().context("the API server's host has no address")?;
+        let authority = Authority::new().context("making the cluster's authority")?;
+        authority.write_server_files(&dir, address)?;
+        let etcd = host.spawn("etcd", etcd_command(host, &dir)?)?;
+        let admin = dir.join("admin.kubeconfig");
+        let mut cluster =
+            Self { api_server: None, _etcd: etcd, host: host.clone(), address, dir, authority, admin };
+        // `system:masters` may do everything without asking RBAC.
+        cluster.admin = cluster.kubeconfig("admin", "system:masters")?;
+        cluster.start_api_server()?;
+        Ok(cluster)
+    }
+
+    /// Starts the API server (again) and waits until it is ready.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        let command = self.api_server_command()?;
+        let mut process = self.host.spawn("kube-apiserver", command)?;
+        let end = Instant::now() + READY;
+        while self.kubectl(&["get", "--raw", "/readyz"]).is_err() {
+            if let Some(status) = process.ended() {
+                bail!("kube-apiserver ended with {status}; the end of its log:\n{}", process.log_tail());
+            }
+            if Instant::now() > end {
+                bail!("kube-apiserver isn't ready; the end of its log:\n{}", process.log_tail());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.api_server = Some(process);
+        Ok(())
+    }
+
+    /// Ends the API server at once, as when its machine dies; etcd keeps the objects.
+    pub fn stop_api_server(&mut self) {
+        self.api_server = None;
+    }
+
+    /// A kubeconfig for `user`, who belongs to `group`.
+    pub fn kubeconfig(&self, user: &str, group: &str) -> Result<PathBuf> {
+        let (certificate, key) = self.authority.client(user, group)?;
+        let file = |extension: &str| self.dir.join(format!("{}.{extension}", user.replace(':', "_")));
+        let (certificate_file, key_file, kubeconfig) = (file("crt"), file("key"), file("kubeconfig"));
+        fs::write(&certificate_file, certificate)?;
+        fs::write(&key_file, key)?;
+        let server = match self.address {
+            IpAddr::V4(address) => format!("https://{address}:{PORT}"),
+            IpAddr::V6(address) => format!("https://[{address}]:{PORT}"),
+        };
+        let text = format!(
+            "apiVersion: v1
+kind: Config
+clusters:
+  - name: lab
+    cluster:
+      server: {server}
+      certificate-authority: {}
+users:
+  - name: {user}
+    user:
+      client-certificate: {}
+      client-key: {}
+contexts:
+  - name: lab
+    context: {{cluster: lab, user: \"{user}\"}}
+current-context: lab
+",
+            self.dir.join("ca.crt").display(),
+            certificate_file.display(),
+            key_file.display(),
+        );
+        fs::write(&kubeconfig, text)?;
+        Ok(kubeconfig)
+    }
+
+    /// What `kubectl` with these arguments prints, as the administrator.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.run_kubectl(arguments, None)
+    }
+
+    /// `kubectl apply -f -`, decided on the server as controllers and users do it.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        self.run_kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], Some(yaml))
+    }
+
+    /// `kubectl apply` of one subresource, such as a Node's status, which a plain `apply` may not write.
+    pub fn apply_status(&self, yaml: &str) -> Result<String> {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "-f", "-"];
+        self.run_kubectl(&arguments, Some(yaml))
+    }
+
+    fn run_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+        let mut command = self.host.command(binary("kubectl")?);
+        command
+            .args(["--kubeconfig", &self.admin.display().to_string(), "--request-timeout=10s"])
+            .args(arguments)
+            // Nothing of the user's own configuration and caches is read or written.
+            .env("HOME", &self.dir)
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting kubectl")?;
+        if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
+            pipe.write_all(text.as_bytes()).context("writing to kubectl")?;
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("kubectl {}: {}", arguments.join(" "), said.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn api_server_command(&self) -> Result<Command> {
+        let mut command = self.host.command(binary("kube-apiserver")?);
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        command.args([
+            "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+            format!("--secure-port={PORT}"),
+            format!("--advertise-address={}", self.address),
+            // The Service `kubernetes` in the cluster isn't used: no endpoint of it has to be kept.
+            "--endpoint-reconciler-type=none".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--allow-privileged=true".to_owned(),
+            format!("--client-ca-file={}", file("ca.crt")),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("service-accounts.key")),
+            format!("--service-account-signing-key-file={}", file("service-accounts.key")),
+            format!("--cert-dir={}", self.dir.display()),
+        ]);
+        Ok(command)
+    }
+}
+
+/// One member, on 127.0.0.1 of its host, that doesn't wait for the disk.
+fn etcd_command(host: &Host, dir: &Path) -> Result<Command> {
+    let mut command = host.command(binary("etcd")?);
+    let (clients, peers) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
+    command
+        .args(["--name=lab", "--unsafe-no-fsync", "--log-level=warn"])
+        .arg(format!("--data-dir={}", dir.join("etcd").display()))
+        .args([format!("--listen-client-urls={clients}"), format!("--advertise-client-urls={clients}")])
+        .args([format!("--listen-peer-urls={peers}"), format!("--initial-advertise-peer-urls={peers}")])
+        .arg(format!("--initial-cluster=lab={peers}"));
+    Ok(command)
+}
+
+fn binary(name: &str) -> Result<PathBuf> {
+    let path = paths::kubernetes_bin().join(name);
+    if !path.is_file() {
+        bail!("{} isn't there: run `cargo xtask setup`", path.display());
+    }
+    Ok(path)
+}
