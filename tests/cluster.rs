@@ -25,7 +25,7 @@ mod pki;
 /// The API server's port on its host; the host is all its own.
 const PORT: u16 = 6443;
 /// How long either server may take; both together take three seconds on an idle machine.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 /// A running API server with its etcd.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ current-context: lab
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", file("service-accounts.key")),
+            format!("--service-account-key-file={}", file("service-accounts.pub")),
             format!("--service-account-signing-key-file={}", file("service-accounts.key")),
             format!("--cert-dir={}", self.dir.display()),
         ]);

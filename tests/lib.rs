@@ -1,4 +1,5 @@
 //! The lab and the real cluster as a library, for the tests and for `cargo xtask demo|lab|cluster`.
 
+pub mod cluster;
 pub mod lab;
 pub mod paths;

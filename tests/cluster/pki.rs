@@ -5,7 +5,8 @@ use std::{fs, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// Issues certificates.
@@ -29,15 +30,26 @@ impl Authority {
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
-    /// Writes what the API server reads: `ca.crt`, `server.crt` and `.key`, `service-accounts.key`.
+    /// Writes what the API server reads: `ca.crt`, `server.crt` and `.key`, `service-accounts.key` and `.pub`.
     pub(super) fn write_server_files(&self, dir: &Path, address: IpAddr) -> Result<()> {
-        let names = vec!["kubernetes".to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), address.to_string()];
+        let names = vec![
+            "kubernetes".to_owned(),
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            address.to_string(),
+        ];
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         let (certificate, key) = self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)?;
-        let tokens = KeyPair::generate()?.serialize_pem();
-        let files =
-            [("ca.crt", &self.certificate), ("server.crt", &certificate), ("server.key", &key), ("service-accounts.key", &tokens)];
+        let tokens = KeyPair::generate()?;
+        let (tokens_key, tokens_public) = (tokens.serialize_pem(), tokens.public_key_pem());
+        let files = [
+            ("ca.crt", &self.certificate),
+            ("server.crt", &certificate),
+            ("server.key", &key),
+            ("service-accounts.key", &tokens_key),
+            ("service-accounts.pub", &tokens_public),
+        ];
         for (name, text) in files {
             fs::write(dir.join(name), text).with_context(|| format!("writing {name}"))?;
         }

@@ -77,11 +77,15 @@ impl Node {
 
     /// The daemon's command line on this node, with everything but what a scenario wants to add.
     pub fn daemon_command(&self) -> Command {
+        self.daemon_command_from(&format!("dir:{}", self.manifests.display()))
+    }
+
+    /// The same with another source of objects than the lab's manifests.
+    pub fn daemon_command_from(&self, source: &str) -> Command {
         let mut command = self.host.command(paths::daemon());
         command
             .arg("run")
-            .arg("--source")
-            .arg(format!("dir:{}", self.manifests.display()))
+            .args(["--source", source])
             .args(["--node-name", self.name(), "--interface", UPLINK, "--xdp-mode", "auto", "--l4", "on"])
             .args(["--workers", "1", "--grace-period", "20s"])
             .arg("--admin")
@@ -101,7 +105,12 @@ impl Node {
 
     /// Starts the daemon without waiting for it.
     pub fn launch_daemon(&self) -> Result<()> {
-        let process = self.host.spawn("daemon", self.daemon_command())?;
+        self.launch(self.daemon_command())
+    }
+
+    /// Starts `command`, made from [`Node::daemon_command_from`], as this node's daemon, without waiting for it.
+    pub fn launch(&self, command: Command) -> Result<()> {
+        let process = self.host.spawn("daemon", command)?;
         *self.slot() = Some(process);
         Ok(())
     }

@@ -1,0 +1,48 @@
+//! The API server away: everything goes on with the last known state, and changes are seen again when it is back.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ingress_tests::lab::{Node, http::Target, load::SteadyRequests, manifests::TWO_HOSTS};
+use libtest_mimic::Trial;
+
+use super::{scenario, world::World};
+
+/// Longer than a watch's first retries.
+const OUTAGE: Duration = Duration::from_secs(5);
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![scenario("outage::traffic_goes_on_without_the_api_server", traffic_goes_on)]
+}
+
+fn traffic_goes_on() -> Result<()> {
+    let mut world = World::start("koutage", 2)?;
+    world.apply(TWO_HOSTS)?;
+    world.start_daemons()?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+
+    let target = Target::new(world.vip()?, "app.test.com", "/");
+    let requests = SteadyRequests::start(world.client(), &target, 50);
+    world.cluster.stop_api_server();
+    thread::sleep(OUTAGE);
+    ensure!(world.lab.nodes().iter().all(Node::is_running), "a daemon ended: {}", world.logs());
+    world.cluster.start_api_server()?;
+    let back = Instant::now();
+
+    let other: Vec<_> = world.lab.pods_of("service2").collect();
+    world.lab.declare_endpoints("service1", &other)?;
+    world.apply_changes()?;
+    let live = world.until_served_by(("app.test.com", "/"), "service2", back).context("after the outage")?;
+    let report = requests.finish()?;
+    println!(
+        "koutage: {} of {} requests lost while the API server was away; a change was live {:.1} s after it was back",
+        report.lost(),
+        report.sent(),
+        live.as_secs_f64()
+    );
+    ensure!(report.lost() == 0, "lost: {:?}", report.losses());
+    Ok(())
+}
