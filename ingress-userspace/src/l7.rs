@@ -1,5 +1,5 @@
 //! The router, in the order of a request's road: listeners, `tls`, the protocol engines, `decide` (`router`, `filter`),
-//! `balance`, upstream. One worker a core; a request never leaves its worker. Started and fed by `cli::run`; knows
+//! `balance`, `upstream`. One worker a core; a request never leaves its worker. Started and fed by `cli::run`; knows
 //! `model` and nobody else.
 
 pub mod answer;
@@ -9,10 +9,209 @@ pub mod filter;
 pub mod forwarded;
 pub mod head;
 pub mod http1;
+mod http1_hyper;
+pub mod http2;
+pub mod listener;
 pub mod live;
 pub mod router;
+mod runtime;
 pub mod stats;
+#[cfg(test)]
+mod tests;
+pub mod timeouts;
 pub mod tls;
+pub mod upstream;
 pub mod worker;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+
+pub use listener::{Address, Proto};
 pub use live::{Backend, ClusterKey};
+
+use crate::model::{ObjectRef, Snapshot};
+use live::{Compiler, Shared};
+use runtime::{Command, Start};
+use stats::{IngressSlot, Stats, Totals};
+
+/// How the router runs.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Worker threads; one per core is best. 0 means one.
+    pub workers: usize,
+    /// Where to listen for plain HTTP, besides VIPs.
+    pub http: Vec<SocketAddr>,
+    /// Where to listen for TLS, besides VIPs.
+    pub https: Vec<SocketAddr>,
+    /// Whether to listen on the VIPs of each snapshot.
+    pub follow_vips: bool,
+}
+
+/// The running router. Dropping it ends the workers at once; [`L7::drain`] ends them gently.
+#[derive(Debug)]
+pub struct L7 {
+    workers: Vec<WorkerHandle>,
+    shared: Arc<Shared>,
+    follow_vips: bool,
+    fixed: BTreeSet<Address>,
+    /// Held while a snapshot is compiled; never by a worker.
+    publisher: Mutex<Publisher>,
+}
+
+#[derive(Debug, Default)]
+struct Publisher {
+    compiler: Compiler,
+    vip_listeners: BTreeSet<Address>,
+}
+
+#[derive(Debug)]
+struct WorkerHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    stats: Arc<Stats>,
+    ended: oneshot::Receiver<usize>,
+}
+
+/// What was counted so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Over all workers.
+    pub totals: Totals,
+    /// Names of the slots in `totals.by_ingress`; [`IngressSlot::OTHER`] has none.
+    pub ingresses: Vec<(ObjectRef, IngressSlot)>,
+}
+
+impl L7 {
+    /// Compiles the first snapshot, listens, and starts the workers. Fails with one sentence if an address of
+    /// `config.http` or `config.https` cannot be listened on; a VIP that cannot is logged.
+    pub fn start(config: Config, snapshot: &Snapshot) -> anyhow::Result<Self> {
+        let count = config.workers.max(1);
+        let mut listeners = Vec::new();
+        for (proto, addresses) in [(Proto::Http, &config.http), (Proto::Https, &config.https)] {
+            for &address in addresses {
+                listeners.push((proto, listener::open(address, count)?));
+            }
+        }
+        let shared = Arc::new(Shared::default());
+        let default = tls::self_signed().context("cannot make a default certificate")?;
+        let tls = tls::server_config(Arc::clone(&shared), default).context("cannot configure TLS")?;
+        let mut workers = Vec::with_capacity(count);
+        for id in 0..count {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let (ended, wait) = oneshot::channel();
+            let stats = Arc::new(Stats::new());
+            runtime::spawn(Start {
+                id,
+                shared: Arc::clone(&shared),
+                stats: Arc::clone(&stats),
+                tls: Arc::clone(&tls),
+                commands: receiver,
+                ended,
+            })
+            .context("cannot start a worker thread")?;
+            workers.push(WorkerHandle { commands, stats, ended: wait });
+        }
+        let mut l7 = Self {
+            workers,
+            shared,
+            follow_vips: config.follow_vips,
+            fixed: BTreeSet::new(),
+            publisher: Mutex::default(),
+        };
+        // Routes before listeners: the first connection finds them.
+        l7.publish(snapshot);
+        for (proto, opened) in listeners {
+            let socket = opened[0].local_addr().context("cannot read a listener's address")?;
+            let address = Address { socket, proto };
+            l7.fixed.insert(address);
+            l7.hand_out(address, opened);
+        }
+        Ok(l7)
+    }
+
+    /// Makes a snapshot the one that is served: compiles it on the caller's thread, then swaps. Open connections stay;
+    /// their next request sees it.
+    pub fn publish(&self, snapshot: &Snapshot) {
+        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = publisher.compiler.compile(snapshot, &self.shared.load());
+        self.shared.publish(Arc::new(live));
+        if self.follow_vips {
+            let wanted = listener::of_vips(&snapshot.vips);
+            self.follow(&mut publisher.vip_listeners, &wanted);
+        }
+    }
+
+    fn follow(&self, current: &mut BTreeSet<Address>, wanted: &BTreeSet<Address>) {
+        let gone: Vec<Address> = current.difference(wanted).copied().collect();
+        if !gone.is_empty() {
+            for worker in &self.workers {
+                // A worker that has ended listens nowhere.
+                let _ = worker.commands.send(Command::Unlisten(gone.clone()));
+            }
+            current.retain(|address| wanted.contains(address));
+        }
+        for &address in wanted {
+            if current.contains(&address) || self.fixed.contains(&address) {
+                continue;
+            }
+            match listener::open(address.socket, self.workers.len()) {
+                Ok(opened) => {
+                    self.hand_out(address, opened);
+                    current.insert(address);
+                }
+                // Tried again with the next snapshot.
+                Err(error) => {
+                    tracing::error!(vip = %address.socket, %error, "a VIP is not served on this node")
+                }
+            }
+        }
+    }
+
+    fn hand_out(&self, address: Address, listeners: Vec<std::net::TcpListener>) {
+        for (worker, listener) in self.workers.iter().zip(listeners) {
+            // A worker that has ended serves nothing.
+            let _ = worker.commands.send(Command::Listen(vec![(address, listener)]));
+        }
+    }
+
+    /// Where `config.http` and `config.https` ended up: the same, with real ports in place of 0.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.fixed.iter().copied()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Report {
+        let mut totals = Totals::default();
+        for worker in &self.workers {
+            worker.stats.add_to(&mut totals);
+        }
+        let publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        let ingresses = publisher.compiler.ingress_slots().map(|(name, slot)| (name.clone(), slot)).collect();
+        Report { totals, ingresses }
+    }
+
+    /// Client connections open now.
+    pub fn connections(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.stats.open.get()).sum()
+    }
+
+    /// Stops accepting, lets open requests finish, asks clients to go elsewhere (`Connection: close`, GOAWAY), and
+    /// ends the workers when the last connection is gone, or after `grace`. Gives the number of connections that were
+    /// cut off.
+    pub async fn drain(self, grace: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + grace;
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Drain(deadline));
+        }
+        let mut cut_off = 0;
+        for worker in self.workers {
+            // An error means that the worker's thread has ended already.
+            cut_off += worker.ended.await.unwrap_or(0);
+        }
+        cut_off
+    }
+}

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{RequestHead, Scheme};
+use super::head::{ConnectionInfo, RequestHead, Scheme};
 
 /// Fields that belong to one connection, not to the message (RFC 9110 7.6.1), and `Proxy` (httpoxy). Lower case.
 /// The engines write framing, `Upgrade` and `Connection` of their own where they need them.
@@ -94,17 +94,22 @@ pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &RequestId
     out.extend_from_slice(b"\r\n");
 }
 
-/// The same for a `HeaderMap`: drops what must not cross, then sets the family.
-pub fn apply_to_request(headers: &mut HeaderMap, head: &RequestHead<'_>, id: &RequestId) {
+/// The same for a `HeaderMap`: drops what must not cross, then sets the family. `authority` is the request's, as sent.
+pub fn apply_to_request(
+    headers: &mut HeaderMap,
+    connection: &ConnectionInfo,
+    authority: &str,
+    id: &RequestId,
+) {
     drop_fields(headers, keeps_request_header);
-    let client = head.connection.client.ip().to_string();
-    let port = head.connection.local.port().to_string();
+    let client = connection.client.ip().to_string();
+    let port = connection.local.port().to_string();
     for (name, value) in [
         ("x-forwarded-for", client.as_bytes()),
         ("x-real-ip", client.as_bytes()),
-        ("x-forwarded-proto", head.scheme.as_str().as_bytes()),
+        ("x-forwarded-proto", connection.scheme().as_str().as_bytes()),
         ("x-forwarded-port", port.as_bytes()),
-        ("x-forwarded-host", head.authority.as_bytes()),
+        ("x-forwarded-host", authority.as_bytes()),
         ("x-request-id", &id.0),
     ] {
         if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(value)) {
@@ -178,7 +183,7 @@ impl Default for RequestIds {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{ConnectionInfo, TlsInfo};
+    use super::super::head::TlsInfo;
     use super::*;
 
     fn head<'a>(connection: &'a ConnectionInfo, headers: &'a HeaderMap) -> RequestHead<'a> {
@@ -228,7 +233,7 @@ mod tests {
         }
         let id = RequestIds::new().next();
         let empty = HeaderMap::new();
-        apply_to_request(&mut map, &head(&connection, &empty), &id);
+        apply_to_request(&mut map, &connection, "Foo.bar.com:8443", &id);
         assert_eq!(map.len(), 7);
         assert_eq!(map["accept"], "*/*");
 

@@ -45,9 +45,9 @@ pub type ByClass<T> = [T; 5];
 #[derive(Debug)]
 pub struct Stats {
     by_ingress: Box<[ByClass<Counter>]>,
-    /// Bytes of requests (heads and bodies) that clients sent, without TLS.
+    /// Bytes of request bodies.
     pub bytes_in: Counter,
-    /// Bytes of answers that went to clients, without TLS.
+    /// Bytes of response bodies that endpoints sent to clients.
     pub bytes_out: Counter,
     /// Connections accepted so far.
     pub accepted: Counter,

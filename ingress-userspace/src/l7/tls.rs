@@ -1,5 +1,9 @@
-//! TLS termination: which certificate is shown to whom. Compiled with each snapshot; asked by the handshake.
+//! TLS termination: the listeners' loop, the handshake, and which certificate is shown to whom. Certificates are
+//! compiled with each snapshot and looked up during the handshake, so rotating one touches no connection.
 
+pub mod accept;
 mod certificates;
+mod config;
 
-pub use certificates::Certificates;
+pub use certificates::{Certificates, self_signed};
+pub use config::server_config;

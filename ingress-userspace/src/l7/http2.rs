@@ -1,0 +1,207 @@
+//! HTTP/2 from clients: hyper's server per connection, one task each, requests through the same `decide` as HTTP/1.
+//! Connections come from `tls::accept` (ALPN) and from the HTTP/1 engine (prior knowledge).
+
+mod body;
+mod exchange;
+mod head;
+mod io;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::head::ConnectionInfo;
+use super::timeouts;
+use super::upstream::hyper::Pool;
+use super::worker::Worker;
+
+pub use body::{RequestBody, ResponseBody};
+
+/// Requests at once on one connection (nginx' `http2_max_concurrent_streams`).
+const MAX_STREAMS: u32 = 128;
+/// Streams that the client reset before we looked at them, and that we reset for its errors: beyond it the connection
+/// ends (CVE-2023-44487 and its kin).
+const MAX_RESETS: usize = 128;
+/// The longest header list of a request, as RFC 9113 counts it.
+const MAX_HEADER_LIST: u32 = 32 << 10;
+/// What a client may send of one body, and of all bodies of a connection, before we have passed it on.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// A client that is gone without a word is noticed by its missing answer to a ping.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection that we asked to end may take without any stream left.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// How often idle upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// A worker's HTTP/2 side.
+pub struct Http2 {
+    worker: Rc<Worker>,
+    pool: Rc<Pool>,
+    builder: http2::Builder<LocalExecutor>,
+    drain: CancellationToken,
+    connections: Cell<usize>,
+}
+
+/// When something last happened on a connection, and how much is going on.
+struct Activity {
+    last: Cell<Instant>,
+    streams: Cell<usize>,
+}
+
+impl Http2 {
+    /// An HTTP/2 side. Its connections are asked to end when `drain` is cancelled.
+    pub fn new(worker: Rc<Worker>, drain: CancellationToken) -> Rc<Self> {
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_RESETS)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Rc::new(Self { worker, pool: Rc::default(), builder, drain, connections: Cell::new(0) })
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Closes upstream connections that nobody uses. Runs for as long as the worker.
+    pub async fn sweep(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.pool.sweep();
+        }
+    }
+
+    /// Takes a connection from the HTTP/1 engine that began with the HTTP/2 preface.
+    pub fn take_over(self: &Rc<Self>, stream: std::net::TcpStream, prefix: Bytes, info: Rc<ConnectionInfo>) {
+        match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => {
+                let stream = io::Prefixed::new(prefix, stream);
+                tokio::task::spawn_local(Rc::clone(self).serve(stream, info));
+            }
+            Err(error) => tracing::warn!(%error, "cannot take an HTTP/2 connection over"),
+        }
+    }
+
+    /// Answers a request that came by another protocol.
+    pub async fn exchange(
+        self: &Rc<Self>,
+        info: &ConnectionInfo,
+        request: http::Request<hyper::body::Incoming>,
+    ) -> http::Response<ResponseBody> {
+        exchange::exchange(self, info, request, None).await
+    }
+
+    /// Serves a connection to its end.
+    pub async fn serve(
+        self: Rc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        info: Rc<ConnectionInfo>,
+    ) {
+        let _open = Open::new(Rc::clone(&self));
+        let activity = Rc::new(Activity { last: Cell::new(Instant::now()), streams: Cell::new(0) });
+        let service = service_fn(|request| {
+            let (this, info, activity) = (Rc::clone(&self), Rc::clone(&info), Rc::clone(&activity));
+            async move {
+                let stream = Stream::new(activity);
+                Ok::<_, Infallible>(exchange::exchange(&this, &info, request, Some(stream)).await)
+            }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = self.drain.cancelled() => None,
+            () = activity.idle(timeouts::CLIENT_IDLE) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = activity.idle(GOODBYE) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(client = %info.client, %error, "HTTP/2 connection ended");
+        }
+    }
+}
+
+impl Activity {
+    /// Returns when nothing has gone on for so long, counted from now at the earliest.
+    async fn idle(&self, limit: Duration) {
+        let start = Instant::now();
+        loop {
+            let due = self.last.get().max(start) + limit;
+            if self.streams.get() == 0 && Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due.max(Instant::now() + limit / 8).into()).await;
+        }
+    }
+}
+
+/// A connection counts as open while this lives.
+struct Open(Rc<Http2>);
+
+impl Open {
+    fn new(http2: Rc<Http2>) -> Self {
+        http2.connections.set(http2.connections.get() + 1);
+        http2.worker.stats.accepted.add(1);
+        http2.worker.stats.open.add(1);
+        Self(http2)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.worker.stats.open.sub(1);
+    }
+}
+
+/// A request is under way while this lives.
+struct Stream(Rc<Activity>);
+
+impl Stream {
+    fn new(activity: Rc<Activity>) -> Self {
+        activity.streams.set(activity.streams.get() + 1);
+        Self(activity)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.last.set(Instant::now());
+    }
+}
+
+/// Runs hyper's tasks on this thread.
+#[derive(Debug, Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,211 @@
+//! One request by HTTP/2 and its answer: decides, picks an endpoint, sends the request by HTTP/1.1, passes the answer
+//! back. Tries another endpoint when one cannot be reached, and another connection when a used one turns out dead.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+
+use super::body::{Progress, RequestBody, ResponseBody, Streamed};
+use super::{Http2, Stream, head};
+use crate::l7::answer::Answer;
+use crate::l7::balance::{ClusterState, InFlight};
+use crate::l7::decide::{Decision, decide};
+use crate::l7::forwarded;
+use crate::l7::head::ConnectionInfo;
+use crate::l7::stats::IngressSlot;
+use crate::l7::timeouts;
+use crate::l7::upstream::hyper::{ConnectError, Sender};
+
+/// Answers one request.
+pub(super) async fn exchange(
+    http2: &Rc<Http2>,
+    connection: &ConnectionInfo,
+    request: Request<Incoming>,
+    stream: Option<Stream>,
+) -> Response<ResponseBody> {
+    let (parts, body) = request.into_parts();
+    let (ingress, result) = match plan(http2, connection, &parts) {
+        Ok(plan) => (plan.ingress, forward(http2, plan, body, stream).await),
+        Err((ingress, answer)) => (ingress, Err(answer)),
+    };
+    let response = result.unwrap_or_else(|answer| rendered(&answer));
+    http2.worker.stats.request(ingress, response.status().as_u16());
+    response
+}
+
+/// Where a request goes, free of the generation that decided it.
+struct Plan {
+    cluster: Rc<ClusterState>,
+    ingress: IngressSlot,
+    head: Parts,
+}
+
+fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Plan, (IngressSlot, Answer)> {
+    let target = head::target(parts).map_err(|answer| (IngressSlot::OTHER, answer))?;
+    let live = http2.worker.live();
+    match decide(&live, &target.head(parts, connection)) {
+        Decision::Answer { answer, ingress } => Err((ingress, answer)),
+        Decision::Forward { route, backend, edits } => {
+            let id = http2.worker.request_id();
+            let head =
+                target.upstream(parts, connection, &id, &edits).map_err(|answer| (route.ingress, answer))?;
+            Ok(Plan { cluster: http2.worker.balancer.cluster(backend), ingress: route.ingress, head })
+        }
+    }
+}
+
+async fn forward(
+    http2: &Rc<Http2>,
+    plan: Plan,
+    body: Incoming,
+    stream: Option<Stream>,
+) -> Result<Response<ResponseBody>, Answer> {
+    let progress = Rc::new(Progress { last: Cell::new(Instant::now()), client_owes: Cell::new(false) });
+    let body = if body.is_end_stream() {
+        RequestBody::Empty
+    } else {
+        RequestBody::Streamed { body, progress: Rc::clone(&progress), stats: Arc::clone(&http2.worker.stats) }
+    };
+    // A request without a body may be sent again as it is, if its method allows that (RFC 9110 9.2.2).
+    let replay =
+        (matches!(body, RequestBody::Empty) && plan.head.method.is_idempotent()).then(|| plan.head.clone());
+    let mut request = Request::from_parts(plan.head, body);
+    let mut tried = Vec::new();
+    loop {
+        let (picked, mut sender, reused) = reach(http2, &plan.cluster, &mut tried).await?;
+        progress.last.set(Instant::now());
+        let outcome = {
+            let sent = pin!(sender.try_send_request(request));
+            in_time(sent, &progress).await
+        };
+        let mut error = match outcome {
+            None => {
+                http2.worker.stats.upstream_failed.add(1);
+                let client_owes = progress.client_owes.get();
+                return Err(if client_owes { Answer::REQUEST_TIMEOUT } else { Answer::BACKEND_TIMEOUT });
+            }
+            Some(Ok(response)) => return passed_on(http2, response, picked, sender, stream),
+            Some(Err(error)) => error,
+        };
+        // On a connection that was used before, the endpoint's end of it may have been on its way already.
+        request = match (error.take_message(), &replay) {
+            (Some(request), _) if reused => request,
+            (None, Some(head)) if reused && broke_off(error.error()) => {
+                Request::from_parts(head.clone(), RequestBody::Empty)
+            }
+            _ => {
+                tracing::debug!(address = %picked.address(), error = %error.error(), "endpoint failed");
+                http2.worker.stats.upstream_failed.add(1);
+                let invalid = error.error().is_parse();
+                return Err(if invalid { Answer::BACKEND_INVALID } else { Answer::BACKEND_CLOSED });
+            }
+        };
+        http2.worker.stats.retried.add(1);
+    }
+}
+
+/// A connection to an endpoint that was not tried yet, and whether it was used before.
+async fn reach(
+    http2: &Rc<Http2>,
+    cluster: &ClusterState,
+    tried: &mut Vec<SocketAddr>,
+) -> Result<(InFlight, Sender, bool), Answer> {
+    let stats = &http2.worker.stats;
+    let mut failure = if tried.is_empty() { Answer::NO_ENDPOINTS } else { Answer::CONNECT_FAILED };
+    while let Some(picked) = cluster.pick(tried) {
+        let address = picked.address();
+        if let Some(sender) = http2.pool.take(address) {
+            return Ok((picked, sender, true));
+        }
+        match http2.pool.connect(address).await {
+            Ok(sender) => {
+                stats.connected.add(1);
+                return Ok((picked, sender, false));
+            }
+            Err(error) => {
+                tracing::debug!(%address, %error, "endpoint cannot be reached");
+                stats.connect_failed.add(1);
+                failure = match error {
+                    ConnectError::Timeout => Answer::BACKEND_TIMEOUT,
+                    ConnectError::Io(_) | ConnectError::Http(_) => Answer::CONNECT_FAILED,
+                };
+                tried.push(address);
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// Waits for a response for as long as the request's body moves, and [`timeouts::READ`] beyond. `None`: too long.
+async fn in_time<T>(mut sent: std::pin::Pin<&mut impl Future<Output = T>>, progress: &Progress) -> Option<T> {
+    let mut timer = pin!(tokio::time::sleep(timeouts::READ));
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = sent.as_mut().poll(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let due = progress.last.get() + timeouts::READ;
+            if due <= Instant::now() {
+                return Poll::Ready(None);
+            }
+            timer.as_mut().reset(due.into());
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The connection ended before a response began.
+fn broke_off(error: &hyper::Error) -> bool {
+    error.is_closed() || error.is_incomplete_message() || error.is_canceled()
+}
+
+fn passed_on(
+    http2: &Rc<Http2>,
+    response: Response<Incoming>,
+    picked: InFlight,
+    sender: Sender,
+    stream: Option<Stream>,
+) -> Result<Response<ResponseBody>, Answer> {
+    let (mut parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // We did not ask for it.
+        return Err(Answer::BACKEND_INVALID);
+    }
+    forwarded::apply_to_response(&mut parts.headers);
+    let mut streamed = Box::new(Streamed {
+        body,
+        connection: Some((picked.address(), sender, Rc::clone(&http2.pool))),
+        stats: Arc::clone(&http2.worker.stats),
+        timer: None,
+        _in_flight: picked,
+        _stream: stream,
+    });
+    if streamed.body.is_end_stream() {
+        streamed.finish();
+    }
+    Ok(Response::from_parts(parts, ResponseBody::Streamed(streamed)))
+}
+
+fn rendered(answer: &Answer) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Answer(Full::new(Bytes::from(answer.body()))));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if let Some(Ok(location)) = answer.location.as_deref().map(HeaderValue::from_str) {
+        headers.insert(LOCATION, location);
+    }
+    response
+}

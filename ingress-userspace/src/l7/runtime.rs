@@ -1,0 +1,139 @@
+//! A worker's thread: a current-thread tokio runtime that runs the HTTP/1 engine, the TLS listeners and HTTP/2, and
+//! obeys the commands of `L7`. A panic in one connection's task ends that connection alone.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::http1_hyper::Engine;
+use super::http2::Http2;
+use super::listener::{Address, Proto};
+use super::live::Shared;
+use super::stats::Stats;
+use super::tls::accept::TlsAccept;
+use super::worker::Worker;
+
+/// How often a draining worker looks whether its last connection is gone.
+const DRAIN_CHECK: Duration = Duration::from_millis(20);
+
+/// What a worker is told.
+pub(super) enum Command {
+    /// Serve these listeners.
+    Listen(Vec<(Address, TcpListener)>),
+    /// Close the listeners of these addresses; open connections stay.
+    Unlisten(Vec<Address>),
+    /// Close all listeners, let connections finish, end when the last one has, or at the deadline.
+    Drain(Instant),
+}
+
+/// What a worker needs to start.
+pub(super) struct Start {
+    pub(super) id: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) tls: Arc<ServerConfig>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    /// Told when the worker has ended: how many connections it cut off.
+    pub(super) ended: oneshot::Sender<usize>,
+}
+
+/// Starts the thread of a worker.
+pub(super) fn spawn(start: Start) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("l7-{}", start.id)).spawn(move || {
+        let Start { id, shared, stats, tls, commands, ended } = start;
+        let worker = Worker::new(id, shared, stats);
+        let local = LocalSet::new();
+        let cut_off = local.block_on(&runtime, run(worker, tls, commands));
+        // Closes what is left, before anybody is told that it is closed.
+        drop((local, runtime));
+        // The receiver is gone if nobody waits for us.
+        let _ = ended.send(cut_off);
+    })?;
+    Ok(())
+}
+
+struct Running {
+    worker: Rc<Worker>,
+    engine: Rc<Engine>,
+    http2: Rc<Http2>,
+    tls: Rc<TlsAccept>,
+    tls_listeners: HashMap<Address, CancellationToken>,
+}
+
+async fn run(
+    worker: Rc<Worker>,
+    tls: Arc<ServerConfig>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) -> usize {
+    let drain = CancellationToken::new();
+    let http2 = Http2::new(Rc::clone(&worker), drain.clone());
+    let engine = Engine::new(Rc::clone(&worker), Rc::clone(&http2));
+    let tls = TlsAccept::new(Rc::clone(&worker), Rc::clone(&engine), Rc::clone(&http2), tls);
+    let take_over = Rc::clone(&http2);
+    worker.set_http2(Box::new(move |stream, prefix, info| take_over.take_over(stream, prefix, info)));
+    tokio::task::spawn_local(Rc::clone(&http2).sweep());
+    let mut running = Running { worker, engine, http2, tls, tls_listeners: HashMap::new() };
+    loop {
+        let command = commands.recv().await;
+        match command {
+            Some(Command::Listen(listeners)) => running.listen(listeners),
+            Some(Command::Unlisten(addresses)) => running.unlisten(&addresses),
+            Some(Command::Drain(deadline)) => {
+                running.worker.set_draining();
+                running.engine.drain();
+                running.tls_listeners.values().for_each(CancellationToken::cancel);
+                drain.cancel();
+                while running.connections() > 0 && Instant::now() < deadline {
+                    tokio::time::sleep(DRAIN_CHECK).await;
+                }
+                return running.connections();
+            }
+            // `L7` was dropped without draining.
+            None => return running.connections(),
+        }
+    }
+}
+
+impl Running {
+    fn listen(&mut self, listeners: Vec<(Address, TcpListener)>) {
+        for (address, listener) in listeners {
+            let listening = match address.proto {
+                Proto::Http => self.engine.add_listener(listener),
+                Proto::Https => {
+                    let stop = CancellationToken::new();
+                    self.tls_listeners.insert(address, stop.clone());
+                    self.tls.listen(listener, stop)
+                }
+            };
+            if let Err(error) = listening {
+                tracing::error!(worker = self.worker.id, address = %address.socket, %error, "cannot listen");
+            }
+        }
+    }
+
+    fn unlisten(&mut self, addresses: &[Address]) {
+        for address in addresses {
+            match address.proto {
+                Proto::Http => self.engine.remove_listener(address.socket),
+                Proto::Https => {
+                    if let Some(stop) = self.tls_listeners.remove(address) {
+                        stop.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.engine.connections() + self.http2.connections() + self.tls.handshakes()
+    }
+}

@@ -1,0 +1,93 @@
+//! HTTP/2 over TLS (ALPN).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::backend::{Backend, Behaviour};
+use super::{Router, Rules, tls};
+
+async fn connect(router: &Router) -> SendRequest<Full<Bytes>> {
+    let config = tls::client_config(rustls::DEFAULT_VERSIONS, &["h2", "http/1.1"]);
+    let stream = tokio::net::TcpStream::connect(router.https).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
+    let stream = connector.connect("a.test".try_into().unwrap(), stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn ask(
+    sender: &mut SendRequest<Full<Bytes>>,
+    method: &str,
+    uri: &str,
+    body: &'static str,
+) -> (u16, String) {
+    let request = http::Request::builder().method(method).uri(uri).header("x-forwarded-for", "6.6.6.6");
+    let response = sender.send_request(request.body(Full::from(body)).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn requests_by_http2() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let rules =
+        Rules::default().rule("a.test", "/", "one", &[backend.address]).rule("empty.test", "/", "none", &[]);
+    let router = Router::start(&rules);
+    let mut sender = connect(&router).await;
+
+    let (status, body) = ask(&mut sender, "GET", "https://a.test/x//y?z", "").await;
+    let body = body.to_ascii_lowercase();
+    assert_eq!(status, 200);
+    assert!(body.contains("get /x/y?z http/1.1\r\n") && body.contains("\r\nhost: a.test\r\n"), "{body}");
+    assert!(body.contains("x-forwarded-for: 127.0.0.1\r\n") && body.contains("x-forwarded-proto: https\r\n"));
+    assert!(!body.contains("6.6.6.6"));
+
+    let (status, body) = ask(&mut sender, "POST", "https://a.test/", "hello").await;
+    assert_eq!((status, body.ends_with("\r\n\r\nhello")), (200, true), "{body}");
+
+    let (status, body) = ask(&mut sender, "GET", "https://b.test/", "").await;
+    assert_eq!((status, body.as_str()), (404, "404 Not Found: no Ingress rule matches this host and path\n"));
+    assert_eq!(ask(&mut sender, "GET", "https://empty.test/", "").await.0, 503);
+    assert_eq!(ask(&mut sender, "GET", "https://a.test/..%2f..", "").await.0, 400);
+    assert_eq!(router.l7.stats().totals.requests, [0, 2, 0, 2, 1]);
+}
+
+#[tokio::test]
+async fn many_streams_share_upstream_connections() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let router = Router::start(&Rules::default().rule("", "/", "one", &[backend.address]));
+    let sender = connect(&router).await;
+    for _ in 0..10 {
+        let streams = (0..20).map(|_| {
+            let mut sender = sender.clone();
+            tokio::spawn(async move { ask(&mut sender, "GET", "https://a.test/", "").await.0 })
+        });
+        for status in futures_util::future::join_all(streams).await {
+            assert_eq!(status.unwrap(), 200);
+        }
+    }
+    let connections = backend.connections.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(connections <= 40, "{connections} connections for 200 requests, 20 at once");
+}
+
+#[tokio::test]
+async fn draining_says_goodbye_and_finishes_streams() {
+    let slow = Backend::start("slow", Behaviour::Slow(Duration::from_millis(300)));
+    let router = Router::start(&Rules::default().rule("", "/", "slow", &[slow.address]));
+    let mut sender = connect(&router).await;
+    let mut other = sender.clone();
+    let running = tokio::spawn(async move { ask(&mut other, "GET", "https://a.test/", "").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(router.l7.drain(Duration::from_secs(8)).await, 0);
+    assert_eq!(running.await.unwrap(), (200, "first\nlast".to_owned()));
+    assert!(sender.ready().await.is_err());
+}

@@ -1,0 +1,152 @@
+//! TLS: which certificate is shown, rotation, HTTP/1.1 inside.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+
+use super::backend::{Backend, Behaviour};
+use super::{Router, Rules};
+use crate::model::{Certificate, HostPattern, Kind, ObjectRef};
+
+pub(super) fn certificate(secret: &str, hosts: &[HostPattern]) -> Arc<Certificate> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![secret.to_owned()]).unwrap();
+    Arc::new(Certificate {
+        source: ObjectRef::new(Kind::Secret, "default", secret),
+        hosts: hosts.to_vec(),
+        chain: vec![params.self_signed(&key).unwrap().der().to_vec()],
+        key: key.serialize_der(),
+        not_after: 0,
+    })
+}
+
+/// Takes any certificate: the tests look at which one it was.
+#[derive(Debug)]
+struct TakeAny(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for TakeAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+pub(super) fn client_config(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TakeAny(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+fn connect(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut session = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    session.complete_io(&mut stream).unwrap();
+    StreamOwned::new(session, stream)
+}
+
+fn shown(stream: &StreamOwned<ClientConnection, TcpStream>) -> Vec<u8> {
+    stream.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
+    write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    let mut buffer = [0; 4096];
+    while !answer.contains("\r\n\r\n") || !answer.ends_with("\r\n\r\n") {
+        let n = stream.read(&mut buffer).unwrap();
+        answer.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+    }
+    answer
+}
+
+#[test]
+fn certificates_by_server_name() {
+    let exact = certificate("exact", &[HostPattern::Exact("a.foo.test".into())]);
+    let wildcard = certificate("wildcard", &[HostPattern::Wildcard("foo.test".into())]);
+    let rules = Rules::default().certificate(Arc::clone(&exact)).certificate(Arc::clone(&wildcard));
+    let router = Router::start(&rules);
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let config = client_config(versions, &[]);
+        assert_eq!(shown(&connect(router.https, &config, "a.foo.test")), exact.chain[0]);
+        assert_eq!(shown(&connect(router.https, &config, "A.FOO.test")), exact.chain[0]);
+        assert_eq!(shown(&connect(router.https, &config, "b.foo.test")), wildcard.chain[0]);
+        let fallback = shown(&connect(router.https, &config, "a.b.foo.test"));
+        assert!(fallback != exact.chain[0] && fallback != wildcard.chain[0]);
+    }
+}
+
+#[test]
+fn rotation_leaves_connections_alone() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let name = [HostPattern::Exact("a.test".into())];
+    let (old, new) = (certificate("secret", &name), certificate("secret", &name));
+    let rules = Rules::default().rule("a.test", "/", "one", &[backend.address]);
+    let router = Router::start(&rules.clone().certificate(Arc::clone(&old)));
+    let config = client_config(rustls::DEFAULT_VERSIONS, &["http/1.1"]);
+    let mut before = connect(router.https, &config, "a.test");
+    assert_eq!(shown(&before), old.chain[0]);
+    assert!(ask(&mut before, "a.test").starts_with("HTTP/1.1 200 OK\r\n"));
+    router.l7.publish(&rules.certificate(Arc::clone(&new)).0);
+    let after = connect(router.https, &client_config(rustls::DEFAULT_VERSIONS, &[]), "a.test");
+    assert_eq!(shown(&after), new.chain[0]);
+    let answer = ask(&mut before, "a.test");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(answer.to_ascii_lowercase().contains("x-forwarded-proto: https\r\n"));
+}
+
+#[test]
+fn a_failed_handshake_is_counted() {
+    let router = Router::start(&Rules::default());
+    let mut stream = TcpStream::connect(router.https).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert_eq!(router.l7.stats().totals.tls_failed, 1);
+}
