@@ -46,6 +46,10 @@ impl Backend {
         backend
     }
 
+    /// The heads of the requests that arrived.
+    pub(super) fn seen(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
 }
 
 fn serve(name: &str, behaviour: Behaviour, stream: TcpStream, requests: &Mutex<Vec<String>>) -> Option<()> {

@@ -70,6 +70,8 @@ fn our_own_answers_name_the_reason() {
         assert!(response.body.contains(reason), "{host}: {}", response.body);
         assert_eq!(response.header("location").is_some(), status == 308);
     }
+    // A request that a backend may have worked on is not sent twice.
+    assert_eq!(hang_up.seen().len(), 1);
     assert_eq!(get(router.http, "secure.test", "/a?b").header("location"), Some("https://secure.test/a?b"));
 }
 
