@@ -73,7 +73,8 @@ struct Publisher {
 struct WorkerHandle {
     commands: mpsc::UnboundedSender<Command>,
     stats: Arc<Stats>,
-    ended: oneshot::Receiver<usize>,
+    /// How many connections it cut off when it ended; taken by the one who drains.
+    ended: Mutex<Option<oneshot::Receiver<usize>>>,
 }
 
 /// What was counted so far.
@@ -113,7 +114,7 @@ impl L7 {
                 ended,
             })
             .context("cannot start a worker thread")?;
-            workers.push(WorkerHandle { commands, stats, ended: wait });
+            workers.push(WorkerHandle { commands, stats, ended: Mutex::new(Some(wait)) });
         }
         let mut l7 = Self {
             workers,
@@ -201,16 +202,19 @@ impl L7 {
 
     /// Stops accepting, lets open requests finish, asks clients to go elsewhere (`Connection: close`, GOAWAY), and
     /// ends the workers when the last connection is gone, or after `grace`. Gives the number of connections that were
-    /// cut off.
-    pub async fn drain(self, grace: Duration) -> usize {
+    /// cut off (0 if this was called before).
+    pub async fn drain(&self, grace: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + grace;
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Drain(deadline));
         }
         let mut cut_off = 0;
-        for worker in self.workers {
-            // An error means that the worker's thread has ended already.
-            cut_off += worker.ended.await.unwrap_or(0);
+        for worker in &self.workers {
+            let ended = worker.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(ended) = ended {
+                // An error means that the worker's thread broke.
+                cut_off += ended.await.unwrap_or(0);
+            }
         }
         cut_off
     }

@@ -146,7 +146,7 @@ fn endpoint_states(cluster: &Cluster, kept: &[Rc<EndpointState>]) -> Vec<Rc<Endp
     cluster.endpoints.iter().map(|endpoint| state(endpoint.address)).collect()
 }
 
-/// SplitMix64: quick, good enough to spread load, not secret.
+/// `SplitMix64`: quick, good enough to spread load, not secret.
 #[derive(Debug)]
 struct Random(Cell<u64>);
 
@@ -169,7 +169,7 @@ impl Random {
     /// Two different numbers below `n`, which is at least 2.
     fn two_below(&self, n: u32) -> (u32, u32) {
         let bits = self.next();
-        let below = |word: u64, n: u32| ((word & 0xffff_ffff) * u64::from(n) >> 32) as u32;
+        let below = |word: u64, n: u32| (((word & 0xffff_ffff) * u64::from(n)) >> 32) as u32;
         let first = below(bits, n);
         let step = below(bits >> 32, n - 1) + 1;
         (first, (first + step) % n)

@@ -154,9 +154,8 @@ impl RequestIds {
         Self(Cell::new((word() << 64 | word()) | 1))
     }
 
-    /// The next one.
-    #[expect(clippy::should_implement_trait, reason = "an iterator would need `&mut`; this never ends")]
-    pub fn next(&self) -> RequestId {
+    /// A new one.
+    pub fn make(&self) -> RequestId {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         // PCG with 128 bits of state (XSL-RR's multiplier); the halves are mixed, so that neighbours look apart.
         let state = self
@@ -231,7 +230,7 @@ mod tests {
         ] {
             map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let id = RequestIds::new().next();
+        let id = RequestIds::new().make();
         let empty = HeaderMap::new();
         apply_to_request(&mut map, &connection, "Foo.bar.com:8443", &id);
         assert_eq!(map.len(), 7);
@@ -257,7 +256,7 @@ mod tests {
     #[test]
     fn request_ids_differ() {
         let ids = RequestIds::new();
-        let many: std::collections::HashSet<[u8; 32]> = (0..1000).map(|_| ids.next().0).collect();
+        let many: std::collections::HashSet<[u8; 32]> = (0..1000).map(|_| ids.make().0).collect();
         assert_eq!(many.len(), 1000);
         assert!(many.iter().flatten().all(u8::is_ascii_hexdigit));
     }

@@ -37,7 +37,7 @@ const MAX_HEADER_LIST: u32 = 32 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// A client that is gone without a word is noticed by its missing answer to a ping.
-const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection that we asked to end may take without any stream left.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -130,14 +130,13 @@ impl Http2 {
             () = self.drain.cancelled() => None,
             () = activity.idle(timeouts::CLIENT_IDLE) => None,
         };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = activity.idle(GOODBYE) => Ok(()),
-                }
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = activity.idle(GOODBYE) => Ok(()),
             }
         };
         if let Err(error) = ended {

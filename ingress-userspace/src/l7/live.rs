@@ -93,14 +93,11 @@ fn entry(
     route: &Arc<Route>,
 ) -> RouteEntry {
     let cluster = match &route.target {
-        Target::Cluster(id) => Some(match clusters.get(id) {
-            Some(key) => *key,
-            None => {
-                let key = ClusterKey(clusters.len() as u32);
-                clusters.insert(id.clone(), key);
-                key
-            }
-        }),
+        Target::Cluster(id) => Some(clusters.get(id).copied().unwrap_or_else(|| {
+            let key = ClusterKey(clusters.len() as u32);
+            clusters.insert(id.clone(), key);
+            key
+        })),
         Target::Missing => None,
     };
     let ingress = match ingresses.get(&route.ingress) {

@@ -5,16 +5,16 @@ use std::time::Duration;
 /// For an endpoint to accept a connection (`proxy-connect-timeout`).
 pub const CONNECT: Duration = Duration::from_secs(5);
 /// For an endpoint between two reads of its answer (`proxy-read-timeout`).
-pub const READ: Duration = Duration::from_secs(60);
+pub const READ: Duration = Duration::from_mins(1);
 /// For an endpoint between two writes of a request (`proxy-send-timeout`).
-pub const SEND: Duration = Duration::from_secs(60);
+pub const SEND: Duration = Duration::from_mins(1);
 /// For a client's next request on an idle connection (`keep-alive`).
 pub const CLIENT_IDLE: Duration = Duration::from_secs(75);
 /// For a client's whole request head (`client-header-timeout`).
-pub const CLIENT_HEAD: Duration = Duration::from_secs(60);
+pub const CLIENT_HEAD: Duration = Duration::from_mins(1);
 /// For a client between two reads of its request body (`client-body-timeout`).
-pub const CLIENT_BODY: Duration = Duration::from_secs(60);
+pub const CLIENT_BODY: Duration = Duration::from_mins(1);
 /// For a client's TLS handshake, from the first byte to the last.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection to an endpoint is kept without a request (`upstream-keepalive-timeout`).
-pub const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+pub const UPSTREAM_IDLE: Duration = Duration::from_mins(1);

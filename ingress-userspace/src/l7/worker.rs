@@ -73,7 +73,7 @@ impl Worker {
 
     /// A new request id.
     pub fn request_id(&self) -> RequestId {
-        self.request_ids.next()
+        self.request_ids.make()
     }
 
     /// Whether connections shall end as soon as they may: `Connection: close` with the next answer.

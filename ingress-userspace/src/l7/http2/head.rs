@@ -153,7 +153,7 @@ mod tests {
             ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
         let parts = parts(uri, headers);
         let target = target(&parts).unwrap();
-        target.upstream(&parts, &connection, &RequestIds::new().next(), edits).unwrap()
+        target.upstream(&parts, &connection, &RequestIds::new().make(), edits).unwrap()
     }
 
     #[test]
