@@ -59,11 +59,11 @@ fn cost(proxy: &Proxy, connections: u32) -> Result<f64> {
     let before = proxy.server.cpu()?;
     let requests = load(proxy, connections, ROUND)?;
     let spent = proxy.server.cpu()?.saturating_sub(before);
-    Ok(spent.as_secs_f64() * 1e6 / requests as f64)
+    Ok(spent.as_secs_f64() * 1e6 / f64::from(requests))
 }
 
 /// Puts load on a proxy and returns how many requests it answered. Any error spoils the comparison, so it is one.
-fn load(proxy: &Proxy, connections: u32, duration: Duration) -> Result<u64> {
+fn load(proxy: &Proxy, connections: u32, duration: Duration) -> Result<u32> {
     // wrk counts whole seconds.
     let seconds = duration.as_secs().max(1);
     let mut wrk = Command::new("taskset");
@@ -73,7 +73,7 @@ fn load(proxy: &Proxy, connections: u32, duration: Duration) -> Result<u64> {
     requests(&said).with_context(|| format!("load on {}", proxy.name))
 }
 
-fn requests(wrk: &str) -> Result<u64> {
+fn requests(wrk: &str) -> Result<u32> {
     for bad in ["Socket errors", "Non-2xx"] {
         if let Some(line) = wrk.lines().find(|line| line.contains(bad)) {
             bail!("wrk reports: {}", line.trim());

@@ -1,6 +1,7 @@
 //! The sources of `core` for `-Z build-std`, of the very version of the compiler. In this order: the toolchain's own
-//! `rust-src` (or a nightly's), Debian's package of that version, an archive named by `XDP_INGRESS_RUST_SRC`, rustup.
-//! What comes from Debian or the archive lies below `target/xtask/rust-src/`; the toolchain is left alone.
+//! `rust-src` (or a nightly's), Debian's package of that version, an archive named by `XDP_INGRESS_RUST_SRC`.
+//! What comes from Debian or the archive lies below `target/xtask/rust-src/`. The toolchain is the user's: adding the
+//! component to it (`rustup component add rust-src`) is only suggested, never done.
 
 use std::{
     fs,
@@ -43,14 +44,14 @@ impl Prerequisite for CoreSources {
     fn install(&self) -> Result<()> {
         let release = Toolchain::choose()?.release;
         let library = toolchain::private_sources(&release);
-        if from_debian(&release.version, &library) || from_archive(&library)? || from_rustup() {
+        if from_debian(&release.version, &library) || from_archive(&library)? {
             return Ok(());
         }
         bail!(
-            "the sources of `core` of Rust {} were found neither in Debian's {} nor through rustup: run `rustup \
-             component add rust-src`, or name an archive of the compiler's `library/` in {ARCHIVE_VAR}",
+            "Debian's {} have no rust-src of Rust {}: run `rustup component add rust-src`, or name an archive of that \
+             compiler's `library/` in {ARCHIVE_VAR}",
+            SUITES.join(" and "),
             release.version,
-            SUITES.join(", "),
         )
     }
 }
@@ -99,20 +100,6 @@ fn from_archive(library: &Path) -> Result<bool> {
     )?;
     put(&unpacked.join("library"), &unpacked, library)?;
     Ok(true)
-}
-
-/// Fetches the component into the user's toolchain: the ordinary way where rustup reaches its server.
-fn from_rustup() -> bool {
-    if paths::program("rustup").is_none() {
-        return false;
-    }
-    let mut command = Command::new("rustup");
-    command.args(["component", "add", "rust-src"]);
-    let added = process::logged("rustup component add rust-src", "rustup-rust-src", &mut command);
-    if let Err(error) = &added {
-        report::note(&format!("{error:#}"));
-    }
-    added.is_ok()
 }
 
 /// Moves `from` to `library`, with the tree's `Cargo.lock` where Cargo looks for it: inside `library`.
