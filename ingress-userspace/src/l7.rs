@@ -90,10 +90,11 @@ impl L7 {
     /// Compiles the first snapshot, listens, and starts the workers. Fails with one sentence if an address of
     /// `config.http` or `config.https` cannot be listened on; a VIP that cannot is logged.
     pub fn start(config: Config, snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let count = config.workers.max(1);
+        let Config { workers: count, http, https, follow_vips } = config;
+        let count = count.max(1);
         let mut listeners = Vec::new();
-        for (proto, addresses) in [(Proto::Http, &config.http), (Proto::Https, &config.https)] {
-            for &address in addresses {
+        for (proto, addresses) in [(Proto::Http, http), (Proto::Https, https)] {
+            for address in addresses {
                 listeners.push((proto, listener::open(address, count)?));
             }
         }
@@ -116,13 +117,8 @@ impl L7 {
             .context("cannot start a worker thread")?;
             workers.push(WorkerHandle { commands, stats, ended: Mutex::new(Some(wait)) });
         }
-        let mut l7 = Self {
-            workers,
-            shared,
-            follow_vips: config.follow_vips,
-            fixed: BTreeSet::new(),
-            publisher: Mutex::default(),
-        };
+        let mut l7 =
+            Self { workers, shared, follow_vips, fixed: BTreeSet::new(), publisher: Mutex::default() };
         // Routes before listeners: the first connection finds them.
         l7.publish(snapshot);
         for (proto, opened) in listeners {
@@ -166,7 +162,7 @@ impl L7 {
                 }
                 // Tried again with the next snapshot.
                 Err(error) => {
-                    tracing::error!(vip = %address.socket, %error, "a VIP is not served on this node")
+                    tracing::error!(vip = %address.socket, %error, "a VIP is not served on this node");
                 }
             }
         }

@@ -1,11 +1,13 @@
 //! One host's paths: exact ones by hash of the whole path, prefixes in a tree of path elements. A look-up visits at
 //! most as many nodes as the deepest rule has elements, however many rules there are and however long the path is.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::l7::head::normalise_path;
 use crate::model::{PathMatch, PathRule, Route};
 
 use super::RouteEntry;
@@ -35,10 +37,16 @@ impl PathTable {
         for rule in rules {
             match &rule.path {
                 PathMatch::Exact(path) => {
-                    table.exact.entry(path.as_str().into()).or_insert_with(|| entry(&rule.route));
+                    table.exact.entry(normal(path).into()).or_insert_with(|| entry(&rule.route));
                 }
                 PathMatch::Prefix(prefix) => {
-                    let node = elements(prefix).fold(&mut table.root, Node::child_or_new);
+                    let prefix = normal(prefix);
+                    if !prefix.is_empty() && !prefix.starts_with('/') {
+                        // `translate` has told its owner; here it must not turn into a rule for everything.
+                        continue;
+                    }
+                    let node =
+                        elements(prefix.trim_end_matches('/')).fold(&mut table.root, Node::child_or_new);
                     node.entry.get_or_insert_with(|| entry(&rule.route));
                 }
             }
@@ -63,6 +71,12 @@ impl PathTable {
         }
         best
     }
+}
+
+/// A rule's path in the form that requests have when they are compared: `/café` as `/caf%C3%A9`. What has no normal
+/// form stays as it is, and matches nothing.
+fn normal(path: &str) -> Cow<'_, str> {
+    normalise_path(path).unwrap_or(Cow::Borrowed(path))
 }
 
 /// The elements between slashes: `/a/b` has two, `/a/` has `a` and an empty one, the empty prefix (`/`) and `*` none.

@@ -26,19 +26,12 @@ fn the_classic_examples() {
         ("unknown.test", "/", None),
     ] {
         let response = get(router.http, host, path);
-        match expected {
-            Some(service) => {
-                assert_eq!(
-                    (response.status, response.header("x-backend")),
-                    (200, Some(service)),
-                    "{host}{path}"
-                );
-                assert!(response.body.contains(&format!("GET {path} HTTP/1.1\r\n")), "{}", response.body);
-            }
-            None => {
-                assert_eq!(response.status, 404, "{host}{path}");
-                assert_eq!(response.body, "404 Not Found: no Ingress rule matches this host and path\n");
-            }
+        if let Some(service) = expected {
+            assert_eq!((response.status, response.header("x-backend")), (200, Some(service)), "{host}{path}");
+            assert!(response.body.contains(&format!("GET {path} HTTP/1.1\r\n")), "{}", response.body);
+        } else {
+            assert_eq!(response.status, 404, "{host}{path}");
+            assert_eq!(response.body, "404 Not Found: no Ingress rule matches this host and path\n");
         }
         assert!(response.header("server").is_none());
     }

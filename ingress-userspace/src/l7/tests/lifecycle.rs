@@ -6,7 +6,7 @@ use super::backend::{Backend, Behaviour};
 use super::client::{Client, get};
 use super::{Config, L7, Router, Rules};
 
-fn drain(l7: L7, grace: Duration) -> usize {
+fn drain(l7: &L7, grace: Duration) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(l7.drain(grace))
 }
@@ -55,7 +55,7 @@ fn draining_finishes_what_runs_and_takes_nothing_new() {
     });
     std::thread::sleep(Duration::from_millis(50));
     let start = Instant::now();
-    assert_eq!(drain(router.l7, Duration::from_secs(8)), 0);
+    assert_eq!(drain(&router.l7, Duration::from_secs(8)), 0);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(busy.join().unwrap(), ("first\nlast".to_owned(), true));
     assert!(idle.is_closed());
@@ -70,7 +70,7 @@ fn draining_ends_with_the_grace_period() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
-    assert_eq!(drain(router.l7, Duration::from_millis(200)), 1);
+    assert_eq!(drain(&router.l7, Duration::from_millis(200)), 1);
     assert!((200..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
 }
 
