@@ -15,6 +15,7 @@ pub mod manifests;
 mod netns;
 pub mod pod;
 pub mod process;
+pub mod serve;
 pub mod tls;
 pub mod topology;
 

@@ -10,11 +10,8 @@ use super::{
     guard::Guard,
     manifests::Manifests,
     netns,
-    topology::{self, LINK_PREFIX, Pair, UPLINK},
+    topology::{self, BRIDGE, LINK_PREFIX, Pair, UPLINK},
 };
-
-/// What the switch's bridge is called.
-const BRIDGE: &str = "br0";
 
 /// How big a lab is wanted.
 #[derive(Debug, Clone)]
@@ -63,7 +60,7 @@ impl Builder {
     /// Builds it. Needs root.
     pub fn build(self) -> Result<Lab> {
         let guard = Guard::claim(&self.name)?;
-        let switch = Host::create(guard.id(), "switch", Vec::new(), guard.dir())?;
+        let switch = Host::create(&guard, "switch", Vec::new(), None)?;
         switch.ip(&format!(
             "link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {BRIDGE} up\n"
         ))?;
@@ -92,7 +89,7 @@ impl Lab {
     /// A host with an uplink at the switch.
     fn plug_in(&self, name: &str, pair: Pair) -> Result<Host> {
         let (addresses, ipv6) = (topology::addresses(pair, self.ipv6), self.ipv6);
-        let host = Host::create(self.id(), name, addresses, self.dir())?;
+        let host = Host::create(&self.guard, name, addresses, Some(&self.switch))?;
         host.sysctl(&[
             // The strict setting is the harder one: a packet must come in where its answer goes out.
             ("net/ipv4/conf/all/rp_filter", "1"),
@@ -100,12 +97,13 @@ impl Lab {
             ("net/ipv6/conf/all/accept_dad", "0"),
             ("net/ipv6/conf/default/accept_dad", "0"),
         ])?;
-        let [.., a, b] = pair.0.octets();
         let switch = self.switch.namespace();
         let mut lines = format!(
-            "link add {UPLINK} address 02:77:00:00:{a:02x}:{b:02x} type veth peer name {name} netns {switch}\n\
+            "link add {UPLINK} address {} type veth peer name {name} netns {switch}\n\
              link set {UPLINK} up\naddr add {}/{} dev {UPLINK}\n",
-            pair.0, LINK_PREFIX.0
+            topology::mac(host.addresses()),
+            pair.0,
+            LINK_PREFIX.0
         );
         if ipv6 {
             writeln!(lines, "addr add {}/{} dev {UPLINK} nodad", pair.1, LINK_PREFIX.1)?;
@@ -152,7 +150,7 @@ impl Lab {
     /// A pod's namespace behind `node`, routed as CNI's `ptp` plugin does it.
     fn attach_pod(&self, node: &Host, index: usize, place: usize, name: &str) -> Result<Host> {
         let pair = topology::pod(index, place);
-        let pod = Host::create(self.id(), name, topology::addresses(pair, self.ipv6), self.dir())?;
+        let pod = Host::create(&self.guard, name, topology::addresses(pair, self.ipv6), None)?;
         pod.sysctl(&[("net/ipv6/conf/default/accept_dad", "0")])?;
         let port = format!("pod{}", place + 1);
         let (gateway, from) = (topology::gateway(index), topology::node(index));

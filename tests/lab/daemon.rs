@@ -75,6 +75,11 @@ impl Node {
         &self.bpffs
     }
 
+    /// What `--state-dir` its daemon has.
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
     /// The daemon's command line on this node, with everything but what a scenario wants to add.
     pub fn daemon_command(&self) -> Command {
         self.daemon_command_from(&format!("dir:{}", self.manifests.display()))

@@ -103,6 +103,18 @@ pub fn kept() -> Vec<(String, PathBuf)> {
     claims().filter(|(_, claim)| claim.owner.is_none()).map(|(id, claim)| (id, claim.dir)).collect()
 }
 
+/// The hosts of the lab `id`.
+pub fn hosts(id: &str) -> Vec<String> {
+    let prefix = format!("{id}-");
+    let mut names: Vec<String> = netns::with_prefix(&prefix)
+        .iter()
+        .filter_map(|name| name.strip_prefix(&prefix))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names
+}
+
 /// Removes the lab `id` with its directory: processes, mounts, namespaces, claim.
 pub fn remove(id: &str, dir: &Path) {
     let names = netns::with_prefix(&format!("{id}-"));

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{netns, process::Process, topology};
+use super::{guard::Guard, netns, process::Process, topology::BRIDGE};
 
 /// A handle; clones name the same host.
 #[derive(Debug, Clone)]
@@ -26,14 +26,22 @@ struct Inner {
     namespace: String,
     addresses: Vec<IpAddr>,
     logs: PathBuf,
+    /// Where its uplink ends; none for the switch itself and for pods.
+    switch: Option<Host>,
 }
 
 impl Host {
     /// Makes the namespace `LAB-NAME`.
-    pub(crate) fn create(lab: &str, name: &str, addresses: Vec<IpAddr>, dir: &Path) -> Result<Self> {
-        let namespace = format!("{lab}-{name}");
+    pub(crate) fn create(
+        guard: &Guard,
+        name: &str,
+        addresses: Vec<IpAddr>,
+        switch: Option<&Self>,
+    ) -> Result<Self> {
+        let namespace = format!("{}-{name}", guard.id());
         netns::add(&namespace)?;
-        let inner = Inner { name: name.to_owned(), namespace, addresses, logs: dir.join("logs") };
+        let logs = guard.dir().join("logs");
+        let inner = Inner { name: name.to_owned(), namespace, addresses, logs, switch: switch.cloned() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -118,8 +126,18 @@ impl Host {
         netns::sysctl(self.namespace(), values)
     }
 
-    /// Pulls the cable: nothing arrives or leaves any more, and nobody is told.
+    /// Takes the host off the switch: nothing arrives or leaves any more, and nobody is told, the host itself neither
+    /// (its link stays up).
     pub fn cut_link(&self) -> Result<()> {
-        self.ip(&format!("link set {} down", topology::UPLINK)).context("cutting the link")
+        self.switch()?.ip(&format!("link set {} nomaster", self.name())).context("cutting the link")
+    }
+
+    /// Undoes [`Host::cut_link`].
+    pub fn mend_link(&self) -> Result<()> {
+        self.switch()?.ip(&format!("link set {} master {BRIDGE}", self.name())).context("mending the link")
+    }
+
+    fn switch(&self) -> Result<&Self> {
+        self.inner.switch.as_ref().with_context(|| format!("{} isn't plugged into the switch", self.name()))
     }
 }

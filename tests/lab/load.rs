@@ -3,6 +3,7 @@
 //! reports. `tests/scenarios/instruments.rs` proves that they count, without the product.
 
 pub mod hold;
+pub mod mixed;
 pub mod steady;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use anyhow::{Result, bail};
 
 pub use hold::{HeldConnections, HoldReport};
+pub use mixed::{Load, LoadReport};
 pub use steady::{SteadyReport, SteadyRequests};
 
 use super::{

@@ -11,6 +11,9 @@ pub const VIP: (Ipv4Addr, Ipv6Addr) =
 /// The uplink's name on every client and node.
 pub const UPLINK: &str = "eth0";
 
+/// What the switch's bridge is called.
+pub const BRIDGE: &str = "br0";
+
 /// An IPv4 and an IPv6 address of one host.
 pub type Pair = (Ipv4Addr, Ipv6Addr);
 
@@ -43,6 +46,17 @@ pub fn gateway(node: usize) -> Pair {
 pub fn pod_ranges(node: usize) -> (String, String) {
     let net = 1 + node;
     (format!("10.244.{net}.0/24"), format!("fd77:244:{net}::/64"))
+}
+
+/// The MAC address of the uplink of the host with these addresses: its number can be read from it.
+pub fn mac(addresses: &[IpAddr]) -> String {
+    match addresses {
+        [IpAddr::V4(v4), ..] => {
+            let [a, b, c, d] = v4.octets();
+            format!("02:77:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+        }
+        _ => String::new(),
+    }
 }
 
 /// `pair` as addresses, the IPv6 one only where wanted.

@@ -6,13 +6,26 @@ use anyhow::Result;
 use ingress_tests::lab::echo;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod changes;
+mod daemon;
+mod examples;
 mod instruments;
+mod membership;
 
 fn main() -> std::process::ExitCode {
     echo::run_if_asked();
     instruments::run_if_asked();
     let args = Arguments::from_args();
-    let trials = [instruments::trials()].into_iter().flatten().collect();
+    let trials = [
+        instruments::trials(),
+        examples::trials(),
+        changes::trials(),
+        membership::trials(),
+        daemon::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 
