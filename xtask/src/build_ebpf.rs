@@ -37,8 +37,13 @@ fn target_dir() -> PathBuf {
 /// structures differ by the machine's architecture, and BTF comes from debug information through the linker.
 pub(crate) fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
     let mut command = toolchain.cargo();
-    let flags =
-        [format!("--cfg=bpf_target_arch=\"{ARCH}\""), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{ARCH}\""),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+        // Headers in packets are aligned to two bytes; without this a 32-bit address is read in four pieces (LLVM 22).
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into(),
+    ];
     command
         .args([verb, "--release", "--package", "ingress-ebpf", "--bins", "--target", TARGET])
         .args(["-Z", "build-std=core", "--target-dir"])

@@ -101,7 +101,8 @@ impl Level {
         };
         match self {
             // The other levels are tests too, so not `--tests`: it would run them all.
-            Self::Unit => vec![test(&["--lib", "--bins"])],
+            // The simulator is a test of its own, over nothing but `ingress-common`.
+            Self::Unit => vec![test(&["--lib", "--bins"]), test(&["--test", "simulator"])],
             level => vec![test(&["--test", &level.name()])],
         }
     }

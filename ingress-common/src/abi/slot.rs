@@ -22,8 +22,9 @@ pub const SLOT_TABLES: usize = 2;
 /// Room for candidates in a slot. How many of them are used (K) is the daemon's choice.
 pub const MAX_CANDIDATES: usize = 8;
 
-/// The candidates of a slot in the order of the walk: first the node that gets new flows, then the others by rank,
-/// draining ones included, dead ones left out. Unused places last, [`NodeIndex::NONE`].
+/// The candidates of a slot, best rank first; draining nodes included, dead ones left out. Unused places last,
+/// [`NodeIndex::NONE`]. New flows go to the first that is alive and not draining by [`super::NODES`] (so a drain needs no
+/// new table), walks go along the ranks: any two nodes stand in the same order in every table, whatever its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Slot {

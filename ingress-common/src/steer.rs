@@ -1,0 +1,151 @@
+//! The decision of the XDP front about one frame: whose is it, and how does it get there?
+//!
+//! `ingress-ebpf` calls [`steer`] with the kernel's packet and maps, tests and the simulator with their own; it is the same
+//! code. It may change headers of the frame (MAC addresses, hop limit, the answer to an ARP or neighbour request), but only
+//! when the verdict is not [`Action::Pass`]: what is passed is untouched.
+//!
+//! # The road of a TCP packet to a VIP
+//!
+//! 1. A **SYN** from outside goes to the first node of its slot that accepts new flows. From a peer it stays here: the peer
+//!    has decided.
+//! 2. Anything else from outside goes where the **flow table** says.
+//! 3. Not remembered, or handed over by a peer: if the **socket** is here, it stays.
+//! 4. No socket: the **walk**. First the node that gets the slot's new flows, then the others by rank, each looking for the
+//!    socket and handing on. The last one's kernel answers with a RST.
+//!
+//! # The hop limit carries the state of the walk
+//!
+//! A hand-over lowers the hop limit, always, so tables of different age can never make a loop; and by how much says what it
+//! means. At most [`HOP_STEERED`]: a peer decided for you (SYN or flow table). [`HOP_WALK`]: you are the first of a walk. Less:
+//! the walk is under way, go on behind your own rank. A node that got a packet because a peer's memory was out of date
+//! thus knows that nobody has been asked yet, and starts the walk. Above [`HOP_STEERED`] no peer can have touched it, which
+//! spares most packets the look at who sent them.
+
+mod arp;
+mod hand_over;
+mod ndp;
+mod reason;
+mod slot;
+mod tables;
+mod tcp;
+
+pub use reason::Reason;
+pub use tables::Tables;
+pub use tcp::{Segment, Tuple};
+
+use crate::abi::{ABI_VERSION, Config, Mac, NodeIndex, VipId};
+use crate::packet::eth::{Link, ethertype};
+use crate::packet::ipv4::Ipv4Hdr;
+use crate::packet::ipv6::{Ipv6Hdr, next_header, skip_extensions};
+use crate::packet::{Packet, tcp as tcp_header};
+
+/// Highest hop limit of a packet that a peer has handed over.
+pub const HOP_STEERED: u8 = 32;
+/// Hop limit of a packet whose walk begins at the node that gets it. Leaves room for every candidate twice.
+pub const HOP_WALK: u8 = 16;
+
+/// What happens to the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To the node's own kernel, untouched.
+    Pass,
+    /// Nowhere.
+    Drop,
+    /// Back out of the interface that it came in by.
+    Transmit,
+    /// Out of the interface with this index.
+    Redirect(u32),
+}
+
+/// The decision, and what to count it under.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What to do.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// For which VIP, if it is for one.
+    pub vip: Option<VipId>,
+    /// The node that gets it (the own one included), if a node was chosen.
+    pub node: Option<NodeIndex>,
+    /// The packet opens a flow.
+    pub new_flow: bool,
+}
+
+impl Verdict {
+    /// A verdict about something that is no flow of a VIP.
+    #[inline(always)]
+    const fn other(action: Action, reason: Reason) -> Self {
+        Self { action, reason, vip: None, node: None, new_flow: false }
+    }
+
+    /// None of our business.
+    const NOT_OURS: Self = Self::other(Action::Pass, Reason::NotOurs);
+}
+
+/// Decides about the frame `packet` that came in by the interface `ifindex`.
+#[inline(always)]
+pub fn steer<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
+    let Some(link) = Link::parse(packet) else { return Verdict::NOT_OURS };
+    if link.ethertype == ethertype::IPV4 {
+        ipv4(packet, tables, ifindex, &link)
+    } else if link.ethertype == ethertype::IPV6 {
+        ipv6(packet, tables, ifindex, &link)
+    } else if link.ethertype == ethertype::ARP {
+        arp::answer(packet, tables, ifindex, &link)
+    } else {
+        Verdict::NOT_OURS
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32, link: &Link) -> Verdict {
+    let Some(ip) = packet.at::<Ipv4Hdr>(link.l3) else { return Verdict::NOT_OURS };
+    // The kernel puts fragments together again; only the first one has ports.
+    if ip.proto != tcp_header::PROTO || ip.is_fragment() {
+        return Verdict::NOT_OURS;
+    }
+    let Some(header_len) = ip.header_len() else { return Verdict::NOT_OURS };
+    let end = link.l3 + usize::from(ip.total_len.get());
+    let at = tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl };
+    let (src, dst) = (ip.src, ip.dst);
+    tcp::steer::<tcp::V4, P, T>(packet, tables, link, &at, src, dst)
+}
+
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32, link: &Link) -> Verdict {
+    let Some(ip) = packet.at::<Ipv6Hdr>(link.l3) else { return Verdict::NOT_OURS };
+    if !ip.is_valid() {
+        return Verdict::NOT_OURS;
+    }
+    let l4 = link.l3 + size_of::<Ipv6Hdr>();
+    if ip.next == next_header::ICMPV6 {
+        return ndp::answer(packet, tables, ifindex, link, l4);
+    }
+    let end = l4 + usize::from(ip.payload_len.get());
+    let (src, dst, hop_limit) = (ip.src, ip.dst, ip.hop_limit);
+    let Some((next, l4)) = skip_extensions(packet, ip.next, l4) else { return Verdict::NOT_OURS };
+    if next != next_header::TCP {
+        return Verdict::NOT_OURS;
+    }
+    let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit };
+    tcp::steer::<tcp::V6, P, T>(packet, tables, link, &at, src, dst)
+}
+
+/// The configuration, if a daemon of our version has written it.
+#[inline(always)]
+fn ready<T: Tables>(tables: &T) -> Option<&Config> {
+    tables.config().filter(|config| config.abi_version == ABI_VERSION)
+}
+
+/// The address of the own interface `ifindex`.
+#[inline(always)]
+fn own_mac(config: &Config, ifindex: u32) -> Option<Mac> {
+    config
+        .uplinks
+        .iter()
+        .take_while(|uplink| uplink.ifindex != 0)
+        .find(|uplink| uplink.ifindex == ifindex)
+        .map(|uplink| uplink.mac)
+}

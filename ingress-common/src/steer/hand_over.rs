@@ -1,0 +1,17 @@
+//! Handing a packet over to another node: on the same link by rewriting its MAC addresses. The payload and everything above
+//! the hop limit stay as the client sent them, so the node that has the socket sees client and VIP.
+
+use crate::abi::Node;
+use crate::packet::Packet;
+use crate::packet::eth::EthHdr;
+
+use super::Action;
+
+/// Rewrites the frame for `node` and says by which interface it leaves. The caller has set the hop limit.
+#[inline(always)]
+pub(super) fn l2<P: Packet + ?Sized>(packet: &mut P, node: &Node, ifindex: u32) -> Option<Action> {
+    let eth = packet.at_mut::<EthHdr>(0)?;
+    eth.dst = node.dst_mac;
+    eth.src = node.src_mac;
+    Some(if node.ifindex == ifindex { Action::Transmit } else { Action::Redirect(node.ifindex) })
+}

@@ -1,0 +1,122 @@
+//! Why a packet went where it went: the index into the `COUNTERS` map, and the name in metrics.
+
+/// Reason of a verdict. Numbers are part of the map ABI: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Reason {
+    /// Not for a VIP, or nothing that we understand. Not counted: the node's other traffic pays for nothing.
+    NotOurs = 0,
+    /// Forwarded: the flow table knows the node.
+    ForwardFlow = 1,
+    /// Forwarded: a new flow, to the node that its slot names.
+    ForwardNew = 2,
+    /// Forwarded: nobody knows the flow yet; the next candidate may.
+    ForwardWalk = 3,
+    /// Local: a new flow that is ours.
+    LocalNew = 4,
+    /// Local: the socket is here.
+    LocalSocket = 5,
+    /// Local: a new flow, and no other node to give it to.
+    LocalAlone = 6,
+    /// Local: no candidate has the socket. The kernel answers with a RST.
+    LocalUnknown = 7,
+    /// Passed: the frame's destination MAC address is not ours (a switch has flooded it).
+    PassOtherHost = 8,
+    /// Passed: lengths that don't fit; the kernel drops it.
+    PassMalformed = 9,
+    /// Passed: the maps were written by a daemon of another version, or by none yet.
+    PassNotReady = 10,
+    /// Dropped: the hop limit allows no more hand-over.
+    DropHopLimit = 11,
+    /// Dropped: the node's budget for walks is used up.
+    DropWalkBudget = 12,
+    /// Answered: ARP request for a VIP that this node owns.
+    ArpAnswered = 13,
+    /// Dropped: ARP request for a VIP that another node owns.
+    ArpNotOwner = 14,
+    /// Answered: neighbour solicitation for a VIP that this node owns.
+    NdpAnswered = 15,
+    /// Dropped: neighbour solicitation for a VIP that another node owns.
+    NdpNotOwner = 16,
+    /// Dropped: a request for the MAC address of a VIP on an interface that is no uplink.
+    DropNoUplink = 17,
+}
+
+impl Reason {
+    /// All reasons, each at its number.
+    pub const ALL: [Self; 18] = [
+        Self::NotOurs,
+        Self::ForwardFlow,
+        Self::ForwardNew,
+        Self::ForwardWalk,
+        Self::LocalNew,
+        Self::LocalSocket,
+        Self::LocalAlone,
+        Self::LocalUnknown,
+        Self::PassOtherHost,
+        Self::PassMalformed,
+        Self::PassNotReady,
+        Self::DropHopLimit,
+        Self::DropWalkBudget,
+        Self::ArpAnswered,
+        Self::ArpNotOwner,
+        Self::NdpAnswered,
+        Self::NdpNotOwner,
+        Self::DropNoUplink,
+    ];
+
+    /// Index into the `COUNTERS` map.
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+
+    /// Name in metrics and in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotOurs => "not_ours",
+            Self::ForwardFlow => "forward_flow",
+            Self::ForwardNew => "forward_new",
+            Self::ForwardWalk => "forward_walk",
+            Self::LocalNew => "local_new",
+            Self::LocalSocket => "local_socket",
+            Self::LocalAlone => "local_alone",
+            Self::LocalUnknown => "local_unknown",
+            Self::PassOtherHost => "pass_other_host",
+            Self::PassMalformed => "pass_malformed",
+            Self::PassNotReady => "pass_not_ready",
+            Self::DropHopLimit => "drop_hop_limit",
+            Self::DropWalkBudget => "drop_walk_budget",
+            Self::ArpAnswered => "arp_answered",
+            Self::ArpNotOwner => "arp_not_owner",
+            Self::NdpAnswered => "ndp_answered",
+            Self::NdpNotOwner => "ndp_not_owner",
+            Self::DropNoUplink => "drop_no_uplink",
+        }
+    }
+
+    /// Whether the packet went nowhere.
+    pub const fn is_drop(self) -> bool {
+        matches!(
+            self,
+            Self::DropHopLimit
+                | Self::DropWalkBudget
+                | Self::ArpNotOwner
+                | Self::NdpNotOwner
+                | Self::DropNoUplink
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::REASON_SLOTS;
+
+    #[test]
+    fn each_reason_stands_at_its_number_and_fits_the_map() {
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index() as usize, number);
+            assert!(reason.index() < REASON_SLOTS);
+        }
+    }
+}

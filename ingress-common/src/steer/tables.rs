@@ -1,0 +1,55 @@
+//! What the decision asks of the world around it: map look-ups, the socket look-up, the time. Implemented by
+//! `ingress-ebpf` over maps and helpers, by tests and the simulator over plain collections.
+
+use crate::abi::{
+    Addr, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Vip, VipKey4, VipKey6,
+};
+
+use super::tcp::{Segment, Tuple};
+
+/// See the module. Look-ups that fail (a full table, a missing entry) are `None` or do nothing; none of them is an error.
+pub trait Tables {
+    /// The `CONFIG` map.
+    fn config(&self) -> Option<&Config>;
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    fn now_ns(&self) -> u64;
+    /// The `HEARTBEAT` map.
+    fn heartbeat_ns(&self) -> u64;
+    /// The `VIPS4` map.
+    fn vip4(&self, key: &VipKey4) -> Option<Vip>;
+    /// The `VIPS6` map.
+    fn vip6(&self, key: &VipKey6) -> Option<Vip>;
+    /// The `ADDRS4` map.
+    fn addr4(&self, addr: Ip4) -> Option<Addr>;
+    /// The `ADDRS6` map.
+    fn addr6(&self, addr: &Ip6) -> Option<Addr>;
+    /// The slot of this flow hash in the table number `table`.
+    fn slot(&self, table: u32, hash: u32) -> Option<&Slot>;
+    /// The `NODES` map.
+    fn node(&self, index: NodeIndex) -> Option<&Node>;
+    /// The `PEERS` map.
+    fn peer(&self, mac: Mac) -> Option<NodeIndex>;
+
+    /// The `FLOWS4` map.
+    fn flow4(&self, key: &FlowKey4) -> Option<Flow>;
+    /// Remembers a flow.
+    fn learn4(&self, key: &FlowKey4, flow: Flow);
+    /// Forgets a flow, if it is remembered.
+    fn forget4(&self, key: &FlowKey4);
+    /// The `FLOWS6` map.
+    fn flow6(&self, key: &FlowKey6) -> Option<Flow>;
+    /// Remembers a flow.
+    fn learn6(&self, key: &FlowKey6, flow: Flow);
+    /// Forgets a flow, if it is remembered.
+    fn forget6(&self, key: &FlowKey6);
+
+    /// Whether this node's kernel has the connection that the segment belongs to: established, closing, time-wait or
+    /// half open. A listener counts only if the segment completes a SYN cookie of ours.
+    fn has_socket4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> bool;
+    /// As [`Self::has_socket4`].
+    fn has_socket6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool;
+
+    /// Takes one hand-over, worth `cost_ns`, out of the budget for walks, of which `burst_ns` may have been saved up.
+    /// False: none left.
+    fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool;
+}

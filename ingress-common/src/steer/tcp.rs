@@ -1,0 +1,310 @@
+//! A TCP segment to a VIP: the walk of `steer`'s description, for either IP version.
+
+use crate::abi::{
+    Be16, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Node, NodeIndex, Slot, Vip, VipId, VipKey4, VipKey6,
+};
+use crate::hash;
+use crate::packet::Packet;
+use crate::packet::eth::Link;
+use crate::packet::ipv4::Ipv4Hdr;
+use crate::packet::ipv6::Ipv6Hdr;
+use crate::packet::tcp::{PROTO, TcpFlags, TcpHdr};
+
+use super::slot::{self, Choice};
+use super::{Action, HOP_STEERED, HOP_WALK, Reason, Tables, Verdict, hand_over, ready};
+
+/// Where in the frame things are.
+pub(super) struct At {
+    /// Interface that it came in by.
+    pub(super) ifindex: u32,
+    /// Offset of the IP header.
+    pub(super) l3: usize,
+    /// Offset of the TCP header.
+    pub(super) l4: usize,
+    /// Where the IP packet ends, as its header says.
+    pub(super) end: usize,
+    /// Hop limit as it came in.
+    pub(super) hop_limit: u8,
+}
+
+/// Addresses and ports of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple<A> {
+    /// The client.
+    pub src: A,
+    /// The VIP.
+    pub dst: A,
+    /// The client's port.
+    pub src_port: Be16,
+    /// The VIP's port.
+    pub dst_port: Be16,
+}
+
+/// Where the socket look-up finds the headers, should it need them.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Offset of the IP header.
+    pub l3: usize,
+    /// Offset of the TCP header.
+    pub l4: usize,
+    /// Its control bits.
+    pub flags: TcpFlags,
+}
+
+/// What differs between the IP versions.
+pub(super) trait Family {
+    type Addr: Copy;
+    type FlowKey;
+
+    fn vip<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>) -> Option<Vip>;
+    fn flow_key(tuple: &Tuple<Self::Addr>, vip: VipId) -> Self::FlowKey;
+    fn flow<T: Tables>(tables: &T, key: &Self::FlowKey) -> Option<Flow>;
+    fn learn<T: Tables>(tables: &T, key: &Self::FlowKey, flow: Flow);
+    fn forget<T: Tables>(tables: &T, key: &Self::FlowKey);
+    fn hash(key: u64, tuple: &Tuple<Self::Addr>) -> u32;
+    fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
+    fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()>;
+}
+
+/// IPv4.
+pub(super) struct V4;
+/// IPv6.
+pub(super) struct V6;
+
+/// What is known about a segment once it has turned out to be for a VIP.
+struct Steering<'a, F: Family, T> {
+    tables: &'a T,
+    config: &'a Config,
+    at: &'a At,
+    tuple: Tuple<F::Addr>,
+    vip: VipId,
+    key: F::FlowKey,
+    /// A peer has handed the packet over.
+    from_peer: bool,
+}
+
+#[inline(always)]
+pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    link: &Link,
+    at: &At,
+    src: F::Addr,
+    dst: F::Addr,
+) -> Verdict {
+    let Some(tcp) = packet.at::<TcpHdr>(at.l4) else { return Verdict::NOT_OURS };
+    let tuple = Tuple { src, dst, src_port: tcp.src, dst_port: tcp.dst };
+    let (flags, tcp_len) = (tcp.flags, tcp.header_len());
+    let Some(vip) = F::vip(tables, &tuple) else { return Verdict::NOT_OURS };
+    let vip = vip.id;
+
+    let pass = |reason| Verdict { vip: Some(vip), ..Verdict::other(Action::Pass, reason) };
+    let Some(config) = ready(tables) else { return pass(Reason::PassNotReady) };
+    if !config.uplinks.iter().take_while(|uplink| uplink.ifindex != 0).any(|uplink| uplink.mac == link.dst) {
+        return pass(Reason::PassOtherHost);
+    }
+    if at.end > packet.len() || tcp_len < size_of::<TcpHdr>() || at.l4 + tcp_len > at.end {
+        return pass(Reason::PassMalformed);
+    }
+
+    let from_peer = at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
+    let key = F::flow_key(&tuple, vip);
+    let steering = Steering::<F, T> { tables, config, at, tuple, vip, key, from_peer };
+    if flags.is_new_flow() {
+        return Verdict { new_flow: true, ..steering.new_flow(packet) };
+    }
+    // What a peer remembers it has acted upon already; two memories must not play ping-pong.
+    if !from_peer
+        && let Some(flow) = F::flow(tables, &steering.key)
+        && let Some(node) = tables.node(flow.node)
+        && node.is_reachable()
+    {
+        return steering.forward(packet, flow.node, node, HOP_STEERED, Reason::ForwardFlow);
+    }
+    steering.unknown_flow(packet, &Segment { l3: at.l3, l4: at.l4, flags })
+}
+
+impl<F: Family, T: Tables> Steering<'_, F, T> {
+    #[inline(always)]
+    fn slot(&self) -> Option<&Slot> {
+        let hash = F::hash(self.config.hash_key, &self.tuple);
+        self.tables.slot(self.config.active_slots, hash)
+    }
+
+    /// A SYN.
+    #[inline(always)]
+    fn new_flow<P: Packet + ?Sized>(&self, packet: &mut P) -> Verdict {
+        let own_serves = slot::own_daemon_lives(self.tables, self.config);
+        if self.from_peer && own_serves {
+            F::forget(self.tables, &self.key);
+            return self.local(Reason::LocalNew);
+        }
+        let own = self.config.own_node;
+        let choice = match self.slot() {
+            Some(slot) => slot::for_new_flow(self.tables, slot, own, own_serves),
+            None => Choice::Nobody,
+        };
+        if let Choice::Peer(index) = choice
+            && let Some(node) = self.tables.node(index)
+        {
+            // Only a node whose daemon is dead gets here with a peer's packet; it counts down like a walk.
+            let hop_limit = if self.from_peer { HOP_WALK } else { HOP_STEERED };
+            if self.at.hop_limit > 1 {
+                F::learn(self.tables, &self.key, Flow { node: index, ..Flow::default() });
+            }
+            return self.forward(packet, index, node, hop_limit, Reason::ForwardNew);
+        }
+        F::forget(self.tables, &self.key);
+        self.local(if choice == Choice::Own { Reason::LocalNew } else { Reason::LocalAlone })
+    }
+
+    /// Not a SYN, and the flow table is of no help.
+    #[inline(always)]
+    fn unknown_flow<P: Packet + ?Sized>(&self, packet: &mut P, segment: &Segment) -> Verdict {
+        if F::has_socket(self.tables, &self.tuple, segment) {
+            return self.local(Reason::LocalSocket);
+        }
+        let Some(slot) = self.slot() else { return self.local(Reason::LocalUnknown) };
+        let own = self.config.own_node;
+        // A walk that is under way goes on behind the own rank. Otherwise it starts with the node that gets new flows; if
+        // that is this one, or a peer has started with this one, the first of the ranks is next.
+        let asked = self.from_peer && self.at.hop_limit <= HOP_WALK;
+        let start = if asked { Choice::Own } else { slot::for_new_flow(self.tables, slot, own, true) };
+        let (next, hop_limit) = match start {
+            Choice::Peer(index) => (Some(index), HOP_WALK),
+            Choice::Own | Choice::Nobody => {
+                let under_way = asked && self.at.hop_limit < HOP_WALK;
+                (slot::next(self.tables, slot, own, under_way), HOP_WALK - 1)
+            }
+        };
+        let Some(index) = next else { return self.local(Reason::LocalUnknown) };
+        let Some(node) = self.tables.node(index) else { return self.local(Reason::LocalUnknown) };
+        // The first hand-over is what any packet from outside costs; only the following ones multiply it.
+        if self.from_peer && !self.tables.take_walk(self.config.walk_cost_ns, self.config.walk_burst_ns) {
+            return self.verdict(Action::Drop, Reason::DropWalkBudget, None);
+        }
+        self.forward(packet, index, node, hop_limit, Reason::ForwardWalk)
+    }
+
+    /// Hands over to `node`, with a hop limit lower than now and at most `hop_limit`.
+    #[inline(always)]
+    fn forward<P: Packet + ?Sized>(
+        &self,
+        packet: &mut P,
+        index: NodeIndex,
+        node: &Node,
+        hop_limit: u8,
+        reason: Reason,
+    ) -> Verdict {
+        if self.at.hop_limit <= 1 {
+            return self.verdict(Action::Drop, Reason::DropHopLimit, None);
+        }
+        let hop_limit = hop_limit.min(self.at.hop_limit - 1);
+        let action = F::set_hop_limit(packet, self.at.l3, hop_limit)
+            .and_then(|()| hand_over::l2(packet, node, self.at.ifindex))
+            .unwrap_or(Action::Drop);
+        self.verdict(action, reason, Some(index))
+    }
+
+    #[inline(always)]
+    fn local(&self, reason: Reason) -> Verdict {
+        self.verdict(Action::Pass, reason, Some(self.config.own_node))
+    }
+
+    #[inline(always)]
+    fn verdict(&self, action: Action, reason: Reason, node: Option<NodeIndex>) -> Verdict {
+        Verdict { action, reason, vip: Some(self.vip), node, new_flow: false }
+    }
+}
+
+impl Family for V4 {
+    type Addr = Ip4;
+    type FlowKey = FlowKey4;
+
+    #[inline(always)]
+    fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip4>) -> Option<Vip> {
+        tables.vip4(&VipKey4 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
+    }
+
+    #[inline(always)]
+    fn flow_key(tuple: &Tuple<Ip4>, vip: VipId) -> FlowKey4 {
+        FlowKey4 { src: tuple.src, port: tuple.src_port, vip }
+    }
+
+    #[inline(always)]
+    fn flow<T: Tables>(tables: &T, key: &FlowKey4) -> Option<Flow> {
+        tables.flow4(key)
+    }
+
+    #[inline(always)]
+    fn learn<T: Tables>(tables: &T, key: &FlowKey4, flow: Flow) {
+        tables.learn4(key, flow);
+    }
+
+    #[inline(always)]
+    fn forget<T: Tables>(tables: &T, key: &FlowKey4) {
+        tables.forget4(key);
+    }
+
+    #[inline(always)]
+    fn hash(key: u64, tuple: &Tuple<Ip4>) -> u32 {
+        hash::flow4(key, tuple.src, tuple.dst, tuple.src_port, tuple.dst_port)
+    }
+
+    #[inline(always)]
+    fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
+        tables.has_socket4(tuple, segment)
+    }
+
+    #[inline(always)]
+    fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()> {
+        packet.at_mut::<Ipv4Hdr>(l3)?.set_ttl(hop_limit);
+        Some(())
+    }
+}
+
+impl Family for V6 {
+    type Addr = Ip6;
+    type FlowKey = FlowKey6;
+
+    #[inline(always)]
+    fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip6>) -> Option<Vip> {
+        tables.vip6(&VipKey6 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
+    }
+
+    #[inline(always)]
+    fn flow_key(tuple: &Tuple<Ip6>, vip: VipId) -> FlowKey6 {
+        FlowKey6 { src: tuple.src, port: tuple.src_port, vip }
+    }
+
+    #[inline(always)]
+    fn flow<T: Tables>(tables: &T, key: &FlowKey6) -> Option<Flow> {
+        tables.flow6(key)
+    }
+
+    #[inline(always)]
+    fn learn<T: Tables>(tables: &T, key: &FlowKey6, flow: Flow) {
+        tables.learn6(key, flow);
+    }
+
+    #[inline(always)]
+    fn forget<T: Tables>(tables: &T, key: &FlowKey6) {
+        tables.forget6(key);
+    }
+
+    #[inline(always)]
+    fn hash(key: u64, tuple: &Tuple<Ip6>) -> u32 {
+        hash::flow6(key, &tuple.src, &tuple.dst, tuple.src_port, tuple.dst_port)
+    }
+
+    #[inline(always)]
+    fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
+        tables.has_socket6(tuple, segment)
+    }
+
+    #[inline(always)]
+    fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()> {
+        packet.at_mut::<Ipv6Hdr>(l3)?.hop_limit = hop_limit;
+        Some(())
+    }
+}

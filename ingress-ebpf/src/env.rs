@@ -1,0 +1,285 @@
+//! What the decision asks of the world, answered by maps and helpers. Called by `main.rs`; decides nothing.
+//!
+//! Minimum kernels: `bpf_ktime_get_ns` 4.1, LRU hash maps 4.10, XDP redirect 4.14, `bpf_sk_release` 4.20, `bpf_skc_lookup_tcp`
+//! and `bpf_tcp_check_syncookie` 5.2 (both from XDP), the loops of the decision 5.3. From 6.10 on, per-CPU arrays (counters)
+//! are read without a call.
+
+use core::{mem, ptr};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, xdp_md},
+    helpers::generated::{bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie},
+    programs::XdpContext,
+};
+use ingress_common::{
+    abi::{
+        Addr, Config, Count, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey,
+        SLOT_PAGE_LEN, SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
+    },
+    packet::{Packet, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
+    steer::{Segment, Tables, Tuple, Verdict},
+};
+
+use crate::maps;
+
+/// The frame in the kernel's buffer.
+pub(crate) struct Frame {
+    start: usize,
+    end: usize,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
+
+    #[inline(always)]
+    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.start + offset;
+        (start + size_of::<T>() <= self.end).then_some(start as *mut T)
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    #[inline(always)]
+    fn at<T: View>(&self, offset: usize) -> Option<&T> {
+        // SAFETY: inside the frame (just checked, and the verifier checks again); `View` has no alignment and no invalid
+        // bytes; nobody else writes to the frame while the program runs.
+        self.pointer(offset).map(|view| unsafe { &*view })
+    }
+
+    #[inline(always)]
+    fn at_mut<T: View>(&mut self, offset: usize) -> Option<&mut T> {
+        // SAFETY: as above, and `&mut self` is the only way to the frame.
+        self.pointer(offset).map(|view| unsafe { &mut *view })
+    }
+}
+
+/// The maps, and the context that socket look-ups need.
+pub(crate) struct Kernel {
+    pub(crate) ctx: *mut xdp_md,
+}
+
+/// State of a listening socket (`TCP_LISTEN` in the kernel's `tcp_states.h`).
+const LISTEN: u32 = 10;
+/// Flags of a map look-up or socket look-up that wants nothing special.
+const NO_FLAGS: u64 = 0;
+
+impl Kernel {
+    /// Looks up the connection in the network namespace of the interface. The socket is released before this returns.
+    #[inline(always)]
+    fn has_socket<H: View>(&self, tuple: &mut bpf_sock_tuple, size: usize, segment: &Segment) -> bool {
+        // SAFETY: `tuple` has at least `size` bytes; the kernel only reads them.
+        let socket: *mut bpf_sock = unsafe {
+            bpf_skc_lookup_tcp(self.ctx.cast(), tuple, size as u32, BPF_F_CURRENT_NETNS as u64, NO_FLAGS)
+        };
+        if socket.is_null() {
+            return false;
+        }
+        // SAFETY: not null, and valid until it is released.
+        let listens = unsafe { (*socket).state } == LISTEN;
+        let found = !listens || (segment.flags.is_plain_ack() && self.is_our_cookie::<H>(socket, segment));
+        // SAFETY: looked up above, released once.
+        unsafe { bpf_sk_release(socket.cast()) };
+        found
+    }
+
+    /// Whether the segment answers a SYN cookie that this listener has sent.
+    #[inline(always)]
+    fn is_our_cookie<H: View>(&self, listener: *mut bpf_sock, segment: &Segment) -> bool {
+        let frame = Frame::new(&XdpContext::new(self.ctx));
+        let (Some(ip), Some(tcp)) = (frame.pointer::<H>(segment.l3), frame.pointer::<TcpHdr>(segment.l4))
+        else {
+            return false;
+        };
+        // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
+        let answer = unsafe {
+            bpf_tcp_check_syncookie(
+                listener.cast(),
+                ip.cast(),
+                size_of::<H>() as u32,
+                tcp.cast(),
+                size_of::<TcpHdr>() as u32,
+            )
+        };
+        answer == 0
+    }
+}
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        maps::CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: takes nothing, only reads a clock.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn heartbeat_ns(&self) -> u64 {
+        maps::HEARTBEAT.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn vip4(&self, key: &VipKey4) -> Option<Vip> {
+        // SAFETY: copied at once; an entry that is replaced meanwhile is at worst an old or a new one.
+        unsafe { maps::VIPS4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn vip6(&self, key: &VipKey6) -> Option<Vip> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::VIPS6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn addr4(&self, addr: Ip4) -> Option<Addr> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::ADDRS4.get(addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn addr6(&self, addr: &Ip6) -> Option<Addr> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::ADDRS6.get(addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, table: u32, hash: u32) -> Option<&Slot> {
+        let number = hash & 0xffff;
+        let page = (table & 1) * SLOT_PAGES as u32 + number / SLOT_PAGE_LEN as u32;
+        let page = maps::SLOTS.get_ptr(page)?;
+        // SAFETY: array elements live as long as the map, and the number is cut to the length of a page.
+        Some(unsafe { &*page.cast::<Slot>().add(number as usize % SLOT_PAGE_LEN) })
+    }
+
+    #[inline(always)]
+    fn node(&self, index: NodeIndex) -> Option<&Node> {
+        maps::NODES.get(u32::from(index.0))
+    }
+
+    #[inline(always)]
+    fn peer(&self, mac: Mac) -> Option<NodeIndex> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::PEERS.get(PeerKey { mac, reserved: 0 }) }.map(|peer| peer.node)
+    }
+
+    #[inline(always)]
+    fn flow4(&self, key: &FlowKey4) -> Option<Flow> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::FLOWS4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn learn4(&self, key: &FlowKey4, flow: Flow) {
+        // Not remembered costs a walk later, no more.
+        let _full = maps::FLOWS4.insert(key, flow, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn forget4(&self, key: &FlowKey4) {
+        let _unknown = maps::FLOWS4.remove(key);
+    }
+
+    #[inline(always)]
+    fn flow6(&self, key: &FlowKey6) -> Option<Flow> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::FLOWS6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn learn6(&self, key: &FlowKey6, flow: Flow) {
+        let _full = maps::FLOWS6.insert(key, flow, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn forget6(&self, key: &FlowKey6) {
+        let _unknown = maps::FLOWS6.remove(key);
+    }
+
+    #[inline(always)]
+    fn has_socket4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
+        // SAFETY: plain integers.
+        let mut key: bpf_sock_tuple = unsafe { mem::zeroed() };
+        // SAFETY: writes to a union of plain integers.
+        let ipv4 = unsafe { &mut key.__bindgen_anon_1.ipv4 };
+        ipv4.saddr = tuple.src.raw();
+        ipv4.daddr = tuple.dst.raw();
+        ipv4.sport = tuple.src_port.raw();
+        ipv4.dport = tuple.dst_port.raw();
+        let size = size_of_val(ipv4);
+        self.has_socket::<Ipv4Hdr>(&mut key, size, segment)
+    }
+
+    #[inline(always)]
+    fn has_socket6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
+        // SAFETY: plain integers.
+        let mut key: bpf_sock_tuple = unsafe { mem::zeroed() };
+        // SAFETY: writes to a union of plain integers.
+        let ipv6 = unsafe { &mut key.__bindgen_anon_1.ipv6 };
+        ipv6.saddr = tuple.src.0.map(|word| word.raw());
+        ipv6.daddr = tuple.dst.0.map(|word| word.raw());
+        ipv6.sport = tuple.src_port.raw();
+        ipv6.dport = tuple.dst_port.raw();
+        let size = size_of_val(ipv6);
+        self.has_socket::<Ipv6Hdr>(&mut key, size, segment)
+    }
+
+    #[inline(always)]
+    fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {
+        if cost_ns == 0 {
+            return true;
+        }
+        let Some(budget) = maps::WALK_BUDGET.get_ptr_mut(0) else { return true };
+        // SAFETY: this CPU's own value; programs are not interrupted by themselves on one CPU.
+        let paid_until = unsafe { &mut (*budget).paid_until_ns };
+        let now = self.now_ns();
+        let paid = (*paid_until).max(now);
+        if paid - now > burst_ns {
+            return false;
+        }
+        *paid_until = paid + cost_ns;
+        true
+    }
+}
+
+/// Counts a verdict about a frame of `bytes` bytes.
+#[inline(always)]
+pub(crate) fn count(verdict: &Verdict, bytes: usize) {
+    if let Some(counter) = maps::COUNTERS.get_ptr_mut(verdict.reason.index()) {
+        // SAFETY: this CPU's own value.
+        unsafe { *counter += 1 };
+    }
+    if let Some(vip) = verdict.vip {
+        add(maps::VIP_COUNTERS.get_ptr_mut(u32::from(vip.0)), verdict, bytes);
+    }
+    if let Some(node) = verdict.node {
+        add(maps::NODE_COUNTERS.get_ptr_mut(u32::from(node.0)), verdict, bytes);
+    }
+}
+
+#[inline(always)]
+fn add(count: Option<*mut Count>, verdict: &Verdict, bytes: usize) {
+    // SAFETY: this CPU's own value, or null.
+    if let Some(count) = unsafe { count.unwrap_or(ptr::null_mut()).as_mut() } {
+        count.packets += 1;
+        count.bytes += bytes as u64;
+        count.flows += u64::from(verdict.new_flow);
+    }
+}
+
+/// The context as socket helpers want it.
+#[inline(always)]
+pub(crate) fn kernel(ctx: &XdpContext) -> Kernel {
+    Kernel { ctx: ctx.as_ptr().cast() }
+}
