@@ -23,6 +23,8 @@
 
 mod arp;
 mod hand_over;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod ndp;
 mod reason;
 mod slot;
@@ -131,6 +133,14 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
     }
     let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit };
     tcp::steer::<tcp::V6, P, T>(packet, tables, link, &at, src, dst)
+}
+
+/// Takes a hand-over worth `cost_ns` out of a walk budget that is paid for until `paid_until_ns`, of which `burst_ns` may
+/// have been saved up: gives back until when it is paid for then, or `None` if there is nothing left.
+#[inline(always)]
+pub fn charge(paid_until_ns: u64, now_ns: u64, cost_ns: u64, burst_ns: u64) -> Option<u64> {
+    let paid_until_ns = if paid_until_ns > now_ns { paid_until_ns } else { now_ns };
+    (paid_until_ns - now_ns <= burst_ns).then(|| paid_until_ns.wrapping_add(cost_ns))
 }
 
 /// The configuration, if a daemon of our version has written it.

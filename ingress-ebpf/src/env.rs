@@ -18,7 +18,7 @@ use ingress_common::{
         SLOT_PAGE_LEN, SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
     },
     packet::{Packet, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
-    steer::{Segment, Tables, Tuple, Verdict},
+    steer::{Segment, Tables, Tuple, Verdict, charge},
 };
 
 use crate::maps;
@@ -243,12 +243,8 @@ impl Tables for Kernel {
         let Some(budget) = maps::WALK_BUDGET.get_ptr_mut(0) else { return true };
         // SAFETY: this CPU's own value; programs are not interrupted by themselves on one CPU.
         let paid_until = unsafe { &mut (*budget).paid_until_ns };
-        let now = self.now_ns();
-        let paid = (*paid_until).max(now);
-        if paid - now > burst_ns {
-            return false;
-        }
-        *paid_until = paid + cost_ns;
+        let Some(paid) = charge(*paid_until, self.now_ns(), cost_ns, burst_ns) else { return false };
+        *paid_until = paid;
         true
     }
 }

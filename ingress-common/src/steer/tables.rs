@@ -49,7 +49,6 @@ pub trait Tables {
     /// As [`Self::has_socket4`].
     fn has_socket6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool;
 
-    /// Takes one hand-over, worth `cost_ns`, out of the budget for walks, of which `burst_ns` may have been saved up.
-    /// False: none left.
+    /// Takes one hand-over out of the budget for walks, as [`super::charge`] computes it. False: none left.
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool;
 }
