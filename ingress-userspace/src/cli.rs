@@ -1,5 +1,6 @@
 //! The command line: one file per verb. Arguments are parsed once, here, and handed on as plain configuration.
 
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod drain;
@@ -88,7 +89,9 @@ pub fn main() -> ExitCode {
     init_log(&cli.log, cli.log_format);
     let result = match cli.verb {
         Verb::Run(arguments) => run::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Check { paths: _, output: _ } => Ok(ExitCode::FAILURE),
+        Verb::Check { paths, output } => {
+            check::check(&paths, output).map(|good| if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Verb::Status { daemon, output } => status::status(&daemon, output).map(|()| ExitCode::SUCCESS),
         Verb::Drain { daemon } => drain::drain(&daemon, true).map(|()| ExitCode::SUCCESS),
         Verb::Undrain { daemon } => drain::drain(&daemon, false).map(|()| ExitCode::SUCCESS),

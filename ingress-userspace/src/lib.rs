@@ -6,8 +6,11 @@
 //! Arrows are one-way: `model` knows nobody, `translate` knows `model`, `l4` and `l7` know `model` and never each
 //! other; only `cli::run` knows all.
 
+pub mod api;
 pub mod cli;
 pub mod l4;
 pub mod l7;
 pub mod model;
 pub mod observe;
+pub mod source;
+pub mod translate;

@@ -45,9 +45,9 @@ pub type ByClass<T> = [T; 5];
 #[derive(Debug)]
 pub struct Stats {
     by_ingress: Box<[ByClass<Counter>]>,
-    /// Bytes that clients sent, without TLS; of HTTP/2 the bodies only.
+    /// Bytes of request bodies.
     pub bytes_in: Counter,
-    /// Bytes that clients got, without TLS; of HTTP/2 the bodies only.
+    /// Bytes of response bodies that endpoints sent to clients.
     pub bytes_out: Counter,
     /// Connections accepted so far.
     pub accepted: Counter,

@@ -231,11 +231,8 @@ mod tests {
 
     use super::*;
 
-    /// The payload, and what was left over behind the body.
-    type Decoded = (Vec<u8>, Vec<u8>);
-
-    /// Feeds `bytes` in pieces.
-    fn decode(bytes: &[u8], piece: usize) -> Result<Option<Decoded>, ChunkError> {
+    /// Feeds `bytes` in pieces; the payload and what was left over behind the body.
+    fn decode(bytes: &[u8], piece: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, ChunkError> {
         let mut chunks = Chunks::new(Direction::Request);
         let mut payload = Vec::new();
         let mut at = 0;

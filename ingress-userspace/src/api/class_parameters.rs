@@ -1,0 +1,36 @@
+//! `IngressClassParameters`: what an IngressClass of ours says in `spec.parameters`. `translate::vip` reads it.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// VIPs and ports of an IngressClass. Without it a class gets one address of each IP version from the AddressPool
+/// `default`, or from the only one, and the ports 80 and 443.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "xdp-ingress.io",
+    version = "v1alpha1",
+    kind = "IngressClassParameters",
+    plural = "ingressclassparameters",
+    category = "xdp-ingress",
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn = r#"{"name": "VIPs", "type": "string", "jsonPath": ".spec.vips"}"#,
+    printcolumn = r#"{"name": "Pool", "type": "string", "jsonPath": ".spec.pool"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IngressClassParametersSpec {
+    /// The addresses at which clients reach this class. Wins over `pool`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vips: Vec<String>,
+    /// Name of the AddressPool from which one address of each IP version is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Ports for plain HTTP; 80 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_ports: Option<Vec<u16>>,
+    /// Ports for HTTPS; 443 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_ports: Option<Vec<u16>>,
+}

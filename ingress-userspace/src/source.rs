@@ -1,0 +1,27 @@
+//! Where objects come from: the store of typed objects, and the two sources that fill it. A source sends the latest
+//! [`Objects`] over a watch channel; bursts are coalesced and the latest wins. Started by `cli::run`; `cli::check` uses
+//! the directory reader without watching.
+
+mod directory;
+mod manifest;
+mod objects;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use directory::read_once;
+pub use objects::{Key, Object, Objects, Store, Stored};
+
+/// How long a source waits for more changes before it publishes: long enough for the objects of one `kubectl apply`
+/// or one rolling update step to come together, too short to be felt.
+const COALESCE: Duration = Duration::from_millis(3);
+
+/// Receives the objects; `None` until the source has seen all there are.
+pub type Receiver = watch::Receiver<Option<Objects>>;
+
+/// Starts a source over manifests at `path` (a file or a directory). They have been read once when this returns.
+pub async fn directory(path: PathBuf) -> anyhow::Result<Receiver> {
+    directory::start(path).await
+}

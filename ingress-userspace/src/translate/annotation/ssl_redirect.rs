@@ -1,0 +1,27 @@
+//! `ssl-redirect` and `force-ssl-redirect`, as ingress-nginx means them: hosts with a certificate redirect plain HTTP
+//! unless told otherwise; forced, also those whose TLS ends in front of us.
+
+use super::Reader;
+use crate::model::SslRedirect;
+
+/// `http-redirect-code` of ingress-nginx: keeps the method, unlike 301.
+const CODE: u16 = 308;
+
+#[derive(Debug)]
+pub(super) struct SslRedirects {
+    with_tls: bool,
+    always: bool,
+}
+
+impl SslRedirects {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            with_tls: reader.boolean("ssl-redirect").unwrap_or(true),
+            always: reader.boolean("force-ssl-redirect").unwrap_or(false),
+        }
+    }
+
+    pub(super) fn filter(&self, tls: bool) -> Option<SslRedirect> {
+        (self.always || (self.with_tls && tls)).then_some(SslRedirect { code: CODE })
+    }
+}

@@ -1,0 +1,177 @@
+//! IngressClasses: which are ours, and which Ingresses belong to them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+
+use super::order::by_age;
+use super::problems::Problems;
+use super::{CONTROLLER, Settings};
+use crate::model::{ObjectRef, Reason};
+use crate::source::{Objects, Stored as _};
+
+/// `kubectl` and the API server know a default class by this annotation.
+const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+/// How a class was named before `spec.ingressClassName`.
+const LEGACY: &str = "kubernetes.io/ingress.class";
+
+/// An Ingress that we serve.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) ingress: Arc<Ingress>,
+    pub(super) reference: ObjectRef,
+    /// The class whose VIPs it gets; `None`: served without one (`--watch-ingress-without-class`).
+    pub(super) class: Option<Arc<str>>,
+}
+
+/// The classes of the cluster, seen from us.
+#[derive(Debug)]
+pub(super) struct Classes {
+    /// With our controller, the oldest first.
+    pub(super) ours: Vec<Arc<IngressClass>>,
+    ours_by_name: BTreeSet<Arc<str>>,
+    all_by_name: BTreeSet<Arc<str>>,
+    /// Ours, if it is the one that classless Ingresses get.
+    default: Option<Arc<str>>,
+    own: Arc<str>,
+    also: BTreeSet<String>,
+    watch_without_class: bool,
+}
+
+/// Whose an Ingress is.
+enum Belongs {
+    Ours(Option<Arc<str>>),
+    Others,
+    /// It names a class that does not exist.
+    Nobody(String),
+}
+
+fn name_of(class: &IngressClass) -> &str {
+    class.metadata.name.as_deref().unwrap_or_default()
+}
+
+impl Classes {
+    pub(super) fn new(objects: &Objects, settings: &Settings, problems: &mut Problems) -> Self {
+        let all = by_age(&objects.ingress_classes);
+        let is_ours = |class: &IngressClass| {
+            class.spec.as_ref().and_then(|spec| spec.controller.as_deref()) == Some(CONTROLLER)
+        };
+        let ours: Vec<_> = all.iter().filter(|class| is_ours(class)).map(|class| Arc::clone(class)).collect();
+        // As the API server's DefaultIngressClass admission does it: the newest default wins, then the first by name.
+        let mut defaults: Vec<_> = all.iter().filter(|class| is_default(class)).collect();
+        defaults.sort_by(|a, b| {
+            let time = |class: &IngressClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            time(b).cmp(&time(a)).then_with(|| name_of(a).cmp(name_of(b)))
+        });
+        let winner = defaults.first();
+        for class in defaults.iter().skip(1).filter(|class| is_ours(class)) {
+            let winner = winner.map(|class| name_of(class)).unwrap_or_default();
+            problems.add(
+                &class.reference(),
+                format!("metadata.annotations[{IS_DEFAULT}]"),
+                Reason::Conflict,
+                format!("IngressClass {winner} is the default too; it is newer, so it gets the Ingresses without a class"),
+                "keep one default class",
+            );
+        }
+        Self {
+            default: winner.filter(|class| is_ours(class)).map(|class| name_of(class).into()),
+            ours_by_name: ours.iter().map(|class| name_of(class).into()).collect(),
+            all_by_name: all.iter().map(|class| name_of(class).into()).collect(),
+            ours,
+            own: settings.ingress_class.as_str().into(),
+            also: settings.also_class.iter().cloned().collect(),
+            watch_without_class: settings.watch_without_class,
+        }
+    }
+
+    /// Our Ingresses, the oldest first.
+    pub(super) fn owned(&self, objects: &Objects, problems: &mut Problems) -> Vec<Owned> {
+        let mut owned = Vec::new();
+        for ingress in by_age(&objects.ingresses) {
+            let reference = ingress.reference();
+            match self.belongs(ingress) {
+                Belongs::Ours(class) => {
+                    if let Some(class) = class.as_ref().filter(|class| !self.all_by_name.contains(*class)) {
+                        problems.add(
+                            &reference,
+                            class_field(ingress),
+                            Reason::NotFound,
+                            format!(
+                                "IngressClass {class} does not exist; served because --ingress-class names it"
+                            ),
+                            format!("create IngressClass {class} with spec.controller {CONTROLLER}"),
+                        );
+                    }
+                    owned.push(Owned { ingress: Arc::clone(ingress), reference, class });
+                }
+                Belongs::Others => {}
+                Belongs::Nobody(class) => problems.add(
+                    &reference,
+                    class_field(ingress),
+                    Reason::NotFound,
+                    format!("IngressClass {class} does not exist, so nobody serves this Ingress"),
+                    match self.ours.first() {
+                        Some(ours) => format!("create it, or name one that exists: {}", name_of(ours)),
+                        None => format!("create it, with spec.controller {CONTROLLER} if we shall serve it"),
+                    },
+                ),
+            }
+        }
+        owned
+    }
+
+    fn belongs(&self, ingress: &Ingress) -> Belongs {
+        let by_field = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
+        if let Some(name) = by_field {
+            return match self.known(name) {
+                Some(class) => Belongs::Ours(Some(class)),
+                None if self.all_by_name.contains(name) => Belongs::Others,
+                None => Belongs::Nobody(name.to_owned()),
+            };
+        }
+        if let Some(name) = legacy_class(ingress) {
+            // Controllers that predate IngressClass need no object behind this annotation: not ours is somebody's.
+            return self.known(name).map_or(Belongs::Others, |class| Belongs::Ours(Some(class)));
+        }
+        if let Some(default) = &self.default {
+            return Belongs::Ours(Some(Arc::clone(default)));
+        }
+        if self.watch_without_class {
+            return Belongs::Ours(self.ours_by_name.get(&self.own).cloned());
+        }
+        Belongs::Others
+    }
+
+    /// The class of ours that an Ingress with this class name gets.
+    fn known(&self, name: &str) -> Option<Arc<str>> {
+        if let Some(class) = self.ours_by_name.get(name) {
+            return Some(Arc::clone(class));
+        }
+        // A class of our name but with somebody else's controller is theirs.
+        let ours_by_name = *name == *self.own && !self.all_by_name.contains(name);
+        (ours_by_name || self.also.contains(name)).then(|| Arc::clone(&self.own))
+    }
+}
+
+fn is_default(class: &IngressClass) -> bool {
+    class
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(IS_DEFAULT))
+        .is_some_and(|value| value == "true")
+}
+
+fn legacy_class(ingress: &Ingress) -> Option<&str> {
+    ingress.metadata.annotations.as_ref()?.get(LEGACY).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+fn class_field(ingress: &Ingress) -> String {
+    if ingress.spec.as_ref().is_some_and(|spec| spec.ingress_class_name.is_some()) {
+        "spec.ingressClassName".into()
+    } else {
+        format!("metadata.annotations[{LEGACY}]")
+    }
+}

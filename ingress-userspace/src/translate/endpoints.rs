@@ -1,0 +1,145 @@
+//! EndpointSlices: the addresses behind a Service's port. Those of both IP versions are merged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::{Endpoint as EndpointObject, EndpointPort, EndpointSlice};
+
+use super::problems::Problems;
+use crate::model::{Endpoint, Reason};
+use crate::source::{Objects, Stored as _};
+
+/// How a slice names its Service.
+const SERVICE: &str = "kubernetes.io/service-name";
+
+/// All slices, by namespace and Service.
+pub(super) struct Slices<'a>(HashMap<(&'a str, &'a str), Vec<&'a Arc<EndpointSlice>>>);
+
+impl<'a> Slices<'a> {
+    pub(super) fn new(objects: &'a Objects) -> Self {
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, slice) in objects.endpoint_slices.iter() {
+            if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE)) {
+                slices.entry((&*key.namespace, service.as_str())).or_default().push(slice);
+            }
+        }
+        Self(slices)
+    }
+
+    pub(super) fn of<'s>(&'s self, namespace: &'s str, service: &'s str) -> &'s [&'a Arc<EndpointSlice>] {
+        self.0.get(&(namespace, service)).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Whether an endpoint may get requests. In the order of preference, best last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition {
+    /// Not at all.
+    Down,
+    /// Serving while terminating: only when none is ready.
+    Leaving,
+    Ready,
+}
+
+/// The endpoints that may get requests now: the ready ones, or, if none is, those that are still serving while
+/// terminating. `port` is the name of the Service's port.
+pub(super) fn endpoints(
+    slices: &[&Arc<EndpointSlice>],
+    port: Option<&str>,
+    problems: &mut Problems,
+) -> Vec<Endpoint> {
+    // An address may be in two slices while it moves from one to the other: the better condition counts.
+    let mut found: BTreeMap<SocketAddr, (Condition, Option<String>)> = BTreeMap::new();
+    for slice in slices {
+        let Some(port) = port_of(slice, port) else { continue };
+        for (index, endpoint) in slice.endpoints.iter().enumerate() {
+            let condition = condition(endpoint);
+            for address in addresses(slice, index, endpoint, problems) {
+                let entry = found.entry(SocketAddr::new(address, port)).or_insert((condition, None));
+                entry.0 = entry.0.max(condition);
+                if entry.1.is_none() {
+                    entry.1.clone_from(&endpoint.node_name);
+                }
+            }
+        }
+    }
+    let best = found.values().map(|(condition, _)| *condition).max().filter(|best| *best > Condition::Down);
+    found
+        .into_iter()
+        .filter(|(_, (condition, _))| Some(*condition) == best)
+        .map(|(address, (_, node))| Endpoint { address, node })
+        .collect()
+}
+
+/// The number that the Service's port has in this slice: found by name, since `targetPort` may be a name that means
+/// another number on each pod.
+fn port_of(slice: &EndpointSlice, name: Option<&str>) -> Option<u16> {
+    let ports: &[EndpointPort] = slice.ports.as_deref().unwrap_or_default();
+    let name = name.unwrap_or_default();
+    let port = ports.iter().find(|port| {
+        port.name.as_deref().unwrap_or_default() == name && port.protocol.as_deref().unwrap_or("TCP") == "TCP"
+    })?;
+    port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
+}
+
+/// Absent conditions mean what `kubectl explain endpointslice.endpoints.conditions` says: ready is true, serving is as
+/// ready, terminating is false.
+fn condition(endpoint: &EndpointObject) -> Condition {
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|all| all.ready).unwrap_or(true);
+    let serving = conditions.and_then(|all| all.serving).unwrap_or(ready);
+    let terminating = conditions.and_then(|all| all.terminating).unwrap_or(false);
+    match (ready, serving && terminating) {
+        (true, _) => Condition::Ready,
+        (false, true) => Condition::Leaving,
+        (false, false) => Condition::Down,
+    }
+}
+
+fn addresses(
+    slice: &EndpointSlice,
+    index: usize,
+    endpoint: &EndpointObject,
+    problems: &mut Problems,
+) -> Vec<IpAddr> {
+    let mut good = Vec::new();
+    for (position, text) in endpoint.addresses.iter().enumerate() {
+        match address(&slice.address_type, text) {
+            Ok(address) => good.push(address),
+            Err((reason, message)) => problems.add(
+                &slice.reference(),
+                format!("endpoints[{index}].addresses[{position}]"),
+                reason,
+                format!("{message}; it gets no requests"),
+                "correct the EndpointSlice, or whatever writes it",
+            ),
+        }
+    }
+    good
+}
+
+fn address(kind: &str, text: &str) -> Result<IpAddr, (Reason, String)> {
+    if kind == "FQDN" {
+        return Err((
+            Reason::Unsupported,
+            format!("`{text}` is in a slice of addressType FQDN, which is not supported"),
+        ));
+    }
+    let invalid = |what: &str| Err((Reason::InvalidValue, format!("`{text}` {what}")));
+    let Ok(address) = text.parse::<IpAddr>() else { return invalid("is not an IP address") };
+    match (kind, address) {
+        ("IPv4", IpAddr::V4(_)) | ("IPv6", IpAddr::V6(_)) => {}
+        _ => return invalid(&format!("is not of the slice's addressType {kind}")),
+    }
+    if address.is_unspecified() || address.is_multicast() {
+        return invalid("is not the address of a host");
+    }
+    // Without a zone it leads nowhere, and Kubernetes has none.
+    if let IpAddr::V6(v6) = address
+        && v6.is_unicast_link_local()
+    {
+        return invalid("is a link-local address");
+    }
+    Ok(address)
+}

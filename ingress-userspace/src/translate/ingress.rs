@@ -1,0 +1,255 @@
+//! Ingresses: rules to routes. The oldest Ingress keeps a host and path that two of them claim.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use k8s_openapi::api::networking::v1::IngressRule;
+
+use super::annotation::Annotations;
+use super::class::Owned;
+use super::problems::Problems;
+use super::service::Backends;
+use super::{Settings, host, path, tls};
+use crate::model::{
+    Certificate, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule, Reason, Route,
+    RouteTable, Target,
+};
+
+/// The routing table of all our Ingresses (the oldest first).
+pub(super) fn routes(
+    owned: &[Owned],
+    settings: &Settings,
+    certificates: &[Arc<Certificate>],
+    backends: &mut Backends<'_>,
+    problems: &mut Problems,
+) -> RouteTable {
+    let has_certificate = tls::serves(certificates);
+    let mut table = Table { hosts: BTreeMap::new(), default: None, backends, problems };
+    for owned in owned {
+        let annotations = Annotations::read(&owned.ingress, &owned.reference, table.problems);
+        if !annotations.canary {
+            table.ingress(owned, &annotations, &has_certificate);
+        }
+    }
+    let Table { hosts, default, backends, problems } = table;
+    let default = default.or_else(|| {
+        let backend = settings.default_backend.as_ref()?;
+        Some(Arc::new(Route {
+            // No Ingress: the Service stands for it in metrics.
+            ingress: ObjectRef::new(Kind::Service, &backend.namespace, &backend.service),
+            target: backends.default_target(backend, problems),
+            filters: Filters::default(),
+        }))
+    });
+    RouteTable { hosts: hosts.into_iter().map(|(pattern, host)| (pattern, host.finish())).collect(), default }
+}
+
+struct Table<'t, 'o> {
+    hosts: BTreeMap<HostPattern, Host>,
+    default: Option<Arc<Route>>,
+    backends: &'t mut Backends<'o>,
+    problems: &'t mut Problems,
+}
+
+#[derive(Default)]
+struct Host {
+    /// In the order in which the first match wins.
+    paths: BTreeMap<Rank, PathRule>,
+    default: Option<Arc<Route>>,
+}
+
+/// Longest path first, at equal length `Exact` before `Prefix`, then by bytes.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(std::cmp::Reverse<usize>, bool, String);
+
+impl Rank {
+    fn of(path: &PathMatch) -> Self {
+        let (is_prefix, text) = match path {
+            PathMatch::Exact(text) => (false, text),
+            PathMatch::Prefix(text) => (true, text),
+        };
+        Self(std::cmp::Reverse(text.len()), is_prefix, text.clone())
+    }
+}
+
+impl Host {
+    fn finish(self) -> HostRoutes {
+        HostRoutes { paths: self.paths.into_values().collect(), default: self.default }
+    }
+}
+
+impl Table<'_, '_> {
+    fn ingress(
+        &mut self,
+        Owned { ingress, reference, .. }: &Owned,
+        annotations: &Annotations,
+        has_certificate: &dyn Fn(&HostPattern) -> bool,
+    ) {
+        let Some(spec) = &ingress.spec else { return };
+        let default = spec
+            .default_backend
+            .as_ref()
+            .map(|backend| self.backends.target(reference, "spec.defaultBackend", backend, self.problems));
+        let rules = spec.rules.as_deref().unwrap_or_default();
+        if rules.is_empty() {
+            match default {
+                Some(target) => self.only_default(reference, target, annotations),
+                None => self.problems.add(
+                    reference,
+                    "spec.rules",
+                    Reason::InvalidValue,
+                    "there are neither rules nor a defaultBackend; nothing is served",
+                    "write one of the two",
+                ),
+            }
+            return;
+        }
+        let mut routes = Routes { reference, annotations, made: Vec::new() };
+        for (index, rule) in rules.iter().enumerate() {
+            let field = format!("spec.rules[{index}]");
+            let text = rule.host.as_deref().unwrap_or_default();
+            let pattern = match host::parse(text) {
+                Ok(pattern) => pattern,
+                Err(message) => {
+                    self.problems.add(
+                        reference,
+                        format!("{field}.host"),
+                        Reason::InvalidValue,
+                        format!("`{text}` is not a host name: {message}; the rule is left out"),
+                        "write a DNS name in lower case, or `*.` and a DNS name",
+                    );
+                    continue;
+                }
+            };
+            let tls = has_certificate(&pattern);
+            self.rule(&pattern, rule, &field, tls, &mut routes);
+            if let Some(target) = &default {
+                self.host_default(&pattern, routes.route(target.clone(), tls), reference);
+            }
+        }
+    }
+
+    fn rule(
+        &mut self,
+        pattern: &HostPattern,
+        rule: &IngressRule,
+        field: &str,
+        tls: bool,
+        routes: &mut Routes<'_>,
+    ) {
+        // A rule without paths is no mistake: its host goes to the default backend.
+        let paths = rule.http.as_ref().map(|http| http.paths.as_slice()).unwrap_or_default();
+        if !self.hosts.contains_key(pattern) {
+            self.hosts.insert(pattern.clone(), Host::default());
+        }
+        for (index, entry) in paths.iter().enumerate() {
+            let field = format!("{field}.http.paths[{index}]");
+            let matched = match path::parse(entry.path.as_deref(), &entry.path_type) {
+                Ok(matched) => matched,
+                Err(wrong) => {
+                    self.problems.add(
+                        routes.reference,
+                        format!("{field}.{}", wrong.field),
+                        Reason::InvalidValue,
+                        format!("{}; the path is left out", wrong.message),
+                        wrong.hint,
+                    );
+                    continue;
+                }
+            };
+            let target = self.backends.target(
+                routes.reference,
+                &format!("{field}.backend"),
+                &entry.backend,
+                self.problems,
+            );
+            let Some(host) = self.hosts.get_mut(pattern) else { continue };
+            match host.paths.entry(Rank::of(&matched)) {
+                Entry::Vacant(place) => {
+                    place.insert(PathRule { path: matched, route: routes.route(target, tls) });
+                }
+                Entry::Occupied(place) => {
+                    let owner = &place.get().route.ingress;
+                    let who = if owner == routes.reference {
+                        "another rule of this Ingress".to_owned()
+                    } else {
+                        format!("{owner}, which is older,")
+                    };
+                    self.problems.add(
+                        routes.reference,
+                        format!("{field}.path"),
+                        Reason::Conflict,
+                        format!(
+                            "{who} already has {} {}; this one is left out",
+                            host::show(pattern),
+                            path::show(&matched)
+                        ),
+                        "give one of the two another host or path, or delete it",
+                    );
+                }
+            }
+        }
+    }
+
+    fn host_default(&mut self, pattern: &HostPattern, route: Arc<Route>, reference: &ObjectRef) {
+        let Some(host) = self.hosts.get_mut(pattern) else { return };
+        match &host.default {
+            None => host.default = Some(route),
+            Some(first) if first.ingress == *reference => {}
+            Some(first) => self.problems.add(
+                reference,
+                "spec.defaultBackend",
+                Reason::Conflict,
+                format!(
+                    "{}, which is older, already has a defaultBackend for {}; this one is left out there",
+                    first.ingress,
+                    host::show(pattern)
+                ),
+                "keep one of the two",
+            ),
+        }
+    }
+
+    fn only_default(&mut self, reference: &ObjectRef, target: Target, annotations: &Annotations) {
+        if let Some(first) = &self.default {
+            self.problems.add(
+                reference,
+                "spec.defaultBackend",
+                Reason::Conflict,
+                format!(
+                    "{}, which is older, is already the default for all hosts; this one is left out",
+                    first.ingress
+                ),
+                "keep one of the two, or give this one rules",
+            );
+            return;
+        }
+        let filters = annotations.filters(false);
+        self.default = Some(Arc::new(Route { ingress: reference.clone(), target, filters }));
+    }
+}
+
+/// The routes of one Ingress: equal ones are shared.
+struct Routes<'i> {
+    reference: &'i ObjectRef,
+    annotations: &'i Annotations,
+    /// An Ingress has few different backends: a scan is enough.
+    made: Vec<(bool, Arc<Route>)>,
+}
+
+impl Routes<'_> {
+    fn route(&mut self, target: Target, tls: bool) -> Arc<Route> {
+        // The last ones only, so that an Ingress with thousands of backends does not take quadratic time.
+        let recent = self.made.iter().rev().take(16);
+        if let Some((_, route)) =
+            recent.clone().find(|(with_tls, route)| *with_tls == tls && route.target == target)
+        {
+            return Arc::clone(route);
+        }
+        let filters = self.annotations.filters(tls);
+        let route = Arc::new(Route { ingress: self.reference.clone(), target, filters });
+        self.made.push((tls, Arc::clone(&route)));
+        route
+    }
+}

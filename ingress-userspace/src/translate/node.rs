@@ -1,0 +1,68 @@
+//! Nodes: addresses and whether they shall take new flows. Whether they live is `l4::membership`'s to say.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Node as NodeObject;
+
+use super::problems::Problems;
+use crate::model::{Node, NodeIntent, ObjectRef, Reason};
+use crate::source::{Objects, Stored as _};
+
+/// `kubectl explain` does not know this well-known label; its presence alone counts, whatever its value.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Share of new flows relative to the other nodes.
+const WEIGHT: &str = "xdp-ingress.io/weight";
+/// Larger weights would leave the others next to nothing.
+const MAX_WEIGHT: u32 = 1000;
+
+/// All nodes, by name.
+pub(super) fn nodes(objects: &Objects, problems: &mut Problems) -> Vec<Node> {
+    objects.nodes.iter().map(|(_, node)| translate(node, &node.reference(), problems)).collect()
+}
+
+fn translate(node: &NodeObject, reference: &ObjectRef, problems: &mut Problems) -> Node {
+    let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDE));
+    Node {
+        name: reference.name.clone(),
+        addresses: addresses(node, reference, problems),
+        weight: weight(node, reference, problems),
+        intent: if unschedulable || excluded { NodeIntent::Drain } else { NodeIntent::Serve },
+    }
+}
+
+fn addresses(node: &NodeObject, reference: &ObjectRef, problems: &mut Problems) -> Vec<IpAddr> {
+    let listed = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = listed.iter().enumerate().filter(|(_, address)| address.type_ == "InternalIP");
+    let mut addresses = Vec::new();
+    for (index, entry) in internal {
+        match entry.address.parse::<IpAddr>() {
+            Ok(address) => addresses.push(address),
+            Err(_) => problems.add(
+                reference,
+                format!("status.addresses[{index}].address"),
+                Reason::InvalidValue,
+                format!("`{}` is not an IP address; it is left out", entry.address),
+                "correct what the node's kubelet reports (--node-ip)",
+            ),
+        }
+    }
+    addresses
+}
+
+fn weight(node: &NodeObject, reference: &ObjectRef, problems: &mut Problems) -> u32 {
+    let Some(text) = node.metadata.annotations.as_ref().and_then(|all| all.get(WEIGHT)) else { return 1 };
+    match text.parse() {
+        Ok(weight) if weight <= MAX_WEIGHT => weight,
+        _ => {
+            problems.add(
+                reference,
+                format!("metadata.annotations[{WEIGHT}]"),
+                Reason::InvalidValue,
+                format!("`{text}` is not a whole number from 0 to {MAX_WEIGHT}; the weight is 1"),
+                "write a number, such as \"2\" for twice the share",
+            );
+            1
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! TLS Secrets to certificates: they parse, and the key belongs to the certificate. Called by `tls`, once per Secret.
+
+use k8s_openapi::api::core::v1::Secret;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::host;
+use crate::model::HostPattern;
+
+/// What a good Secret holds.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// DER, the leaf first.
+    pub(super) chain: Vec<Vec<u8>>,
+    /// DER.
+    pub(super) key: Vec<u8>,
+    /// The leaf's DNS names.
+    pub(super) names: Vec<HostPattern>,
+    /// `notAfter`, seconds since 1970.
+    pub(super) not_after: i64,
+}
+
+/// What is wrong with a Secret.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Path of the field.
+    pub(super) field: &'static str,
+    pub(super) message: String,
+    pub(super) hint: &'static str,
+}
+
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
+/// Reads and checks `tls.crt` and `tls.key`.
+pub(super) fn pair(secret: &Secret) -> Result<Pair, Wrong> {
+    let certificate_pem = data(secret, CERTIFICATE, "data[tls.crt]")?;
+    let key_pem = data(secret, KEY, "data[tls.key]")?;
+    let wrong = |field, message: String, hint| Wrong { field, message, hint };
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<_, _>>().map_err(|error| {
+            wrong("data[tls.crt]", format!("is not PEM: {error}"), "put the certificate chain there, in PEM")
+        })?;
+    let Some(leaf) = chain.first() else {
+        return Err(wrong(
+            "data[tls.crt]",
+            "has no certificate".into(),
+            "put the certificate chain there, in PEM",
+        ));
+    };
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| {
+        wrong(
+            "data[tls.crt]",
+            format!("its first certificate does not parse: {error}"),
+            "put the certificate chain there, in PEM",
+        )
+    })?;
+    let (names, not_after) = (names(&parsed), parsed.validity().not_after.timestamp());
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| {
+        wrong(
+            "data[tls.key]",
+            format!("has no private key in PEM: {error}"),
+            "put the certificate's private key there, unencrypted, in PEM",
+        )
+    })?;
+    let key_der = key.secret_der().to_vec();
+    CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider()).map_err(
+        |error| match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => wrong(
+                "data[tls.key]",
+                "does not belong to the certificate in tls.crt".into(),
+                "put key and certificate of the same pair there, the leaf certificate first",
+            ),
+            error => wrong(
+                "data[tls.key]",
+                format!("cannot be used: {error}"),
+                "use an RSA key of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+            ),
+        },
+    )?;
+    Ok(Pair { chain: chain.iter().map(|der| der.to_vec()).collect(), key: key_der, names, not_after })
+}
+
+fn data<'s>(secret: &'s Secret, name: &str, field: &'static str) -> Result<&'s [u8], Wrong> {
+    match secret.data.as_ref().and_then(|data| data.get(name)) {
+        Some(value) if !value.0.is_empty() => Ok(&value.0),
+        _ => Err(Wrong {
+            field,
+            message: "is missing or empty".into(),
+            hint: "make it with `kubectl create secret tls`",
+        }),
+    }
+}
+
+/// The subject alternative names. Clients have not looked at the common name for years, so neither do we.
+fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = extension.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => host::parse(&name.to_ascii_lowercase()).ok(),
+        _ => None,
+    });
+    names.filter(|name| *name != HostPattern::Any).collect()
+}

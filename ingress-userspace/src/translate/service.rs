@@ -1,0 +1,198 @@
+//! Services: a backend's name and port to a cluster. Each cluster is built once, however many routes lead to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::networking::v1::IngressBackend;
+
+use super::DefaultBackend;
+use super::endpoints::{self, Slices};
+use super::problems::Problems;
+use crate::model::{Cluster, ClusterId, ObjectRef, Problem, Reason, Target};
+use crate::source::Objects;
+
+/// The clusters that routes lead to.
+pub(super) struct Backends<'a> {
+    objects: &'a Objects,
+    slices: Slices<'a>,
+    /// With the name of the Service's port, by which EndpointSlices know it.
+    wanted: BTreeMap<ClusterId, Option<String>>,
+}
+
+/// What is wrong with a backend: the part of the field's path below the backend, and the rest of a problem.
+type Wrong = (&'static str, Reason, String, String);
+
+/// A port of a Service, as the Ingress names it.
+#[derive(Debug, Clone, Copy)]
+enum PortRef<'a> {
+    Name(&'a str),
+    Number(i32),
+}
+
+impl<'a> Backends<'a> {
+    pub(super) fn new(objects: &'a Objects) -> Self {
+        Self { objects, slices: Slices::new(objects), wanted: BTreeMap::new() }
+    }
+
+    /// Where a backend of an Ingress leads; `field` is its path.
+    pub(super) fn target(
+        &mut self,
+        ingress: &ObjectRef,
+        field: &str,
+        backend: &IngressBackend,
+        problems: &mut Problems,
+    ) -> Target {
+        match self.resolve_backend(&ingress.namespace, backend) {
+            Ok(id) => Target::Cluster(id),
+            Err((below, reason, message, hint)) => {
+                problems.add(
+                    ingress,
+                    format!("{field}{below}"),
+                    reason,
+                    format!("{message}; its requests get 503"),
+                    hint,
+                );
+                Target::Missing
+            }
+        }
+    }
+
+    /// Where `--default-backend` leads.
+    pub(super) fn default_target(&mut self, backend: &DefaultBackend, problems: &mut Problems) -> Target {
+        let port = backend.port.parse().map_or(PortRef::Name(&backend.port), PortRef::Number);
+        match self.resolve(&backend.namespace, &backend.service, port) {
+            Ok(id) => Target::Cluster(id),
+            Err((_, reason, message, hint)) => {
+                problems.push(Problem {
+                    object: ObjectRef::new(crate::model::Kind::Service, &backend.namespace, &backend.service),
+                    field: "--default-backend".into(),
+                    reason,
+                    message: format!("{message}; requests that no rule matches get 503"),
+                    hint,
+                });
+                Target::Missing
+            }
+        }
+    }
+
+    /// All clusters that were asked for.
+    pub(super) fn into_clusters(self, problems: &mut Problems) -> BTreeMap<ClusterId, Arc<Cluster>> {
+        let mut clusters = BTreeMap::new();
+        for (id, port) in self.wanted {
+            let slices = self.slices.of(&id.namespace, &id.service);
+            let endpoints = endpoints::endpoints(slices, port.as_deref(), problems);
+            clusters.insert(id.clone(), Arc::new(Cluster { id, endpoints }));
+        }
+        clusters
+    }
+
+    fn resolve_backend(&mut self, namespace: &str, backend: &IngressBackend) -> Result<ClusterId, Wrong> {
+        if let Some(resource) = &backend.resource {
+            return Err((
+                ".resource",
+                Reason::Unsupported,
+                format!(
+                    "backend {} {} is not a Service: resource backends are not supported",
+                    resource.kind, resource.name
+                ),
+                "name a Service".into(),
+            ));
+        }
+        let Some(service) = backend.service.as_ref().filter(|service| !service.name.is_empty()) else {
+            return Err((
+                ".service.name",
+                Reason::InvalidValue,
+                "no Service is named".into(),
+                "name a Service".into(),
+            ));
+        };
+        let port = service.port.as_ref();
+        let port = match port.and_then(|port| port.name.as_deref()).filter(|name| !name.is_empty()) {
+            Some(name) => PortRef::Name(name),
+            None => match port.and_then(|port| port.number).filter(|number| *number != 0) {
+                Some(number) => PortRef::Number(number),
+                None => {
+                    return Err((
+                        ".service.port",
+                        Reason::InvalidValue,
+                        "no port is named".into(),
+                        "give `number` or `name`".into(),
+                    ));
+                }
+            },
+        };
+        self.resolve(namespace, &service.name, port)
+    }
+
+    fn resolve(&mut self, namespace: &str, name: &str, port: PortRef<'_>) -> Result<ClusterId, Wrong> {
+        let Some(service) = self.objects.services.get(namespace, name) else {
+            return Err((
+                ".service.name",
+                Reason::NotFound,
+                format!("Service {namespace}/{name} does not exist"),
+                "create it, or correct the name; a backend is in the Ingress's own namespace".into(),
+            ));
+        };
+        if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+            return Err((
+                ".service.name",
+                Reason::Unsupported,
+                format!("Service {namespace}/{name} is of type ExternalName, which is not supported"),
+                "use a Service with endpoints".into(),
+            ));
+        }
+        let found = find_port(service, port)?;
+        let number = u16::try_from(found.port).ok().filter(|number| *number != 0).ok_or_else(|| {
+            let message =
+                format!("Service {namespace}/{name} has port {}, which is out of range", found.port);
+            (".service.port", Reason::InvalidValue, message, "correct the Service: 1 to 65535".to_owned())
+        })?;
+        let id = ClusterId { namespace: namespace.to_owned(), service: name.to_owned(), port: number };
+        self.wanted.entry(id.clone()).or_insert_with(|| found.name.clone());
+        Ok(id)
+    }
+}
+
+fn find_port<'s>(service: &'s Service, wanted: PortRef<'_>) -> Result<&'s ServicePort, Wrong> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let tcp = |port: &ServicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
+    let matches = |port: &ServicePort| match wanted {
+        PortRef::Name(name) => port.name.as_deref() == Some(name),
+        PortRef::Number(number) => port.port == number,
+    };
+    // A number may be there twice, once for each protocol.
+    if let Some(port) = ports.iter().find(|port| matches(port) && tcp(port)) {
+        return Ok(port);
+    }
+    let below = match wanted {
+        PortRef::Name(_) => ".service.port.name",
+        PortRef::Number(_) => ".service.port.number",
+    };
+    let shown = match wanted {
+        PortRef::Name(name) => format!("`{name}`"),
+        PortRef::Number(number) => number.to_string(),
+    };
+    let metadata = &service.metadata;
+    let service = format!(
+        "Service {}/{}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    );
+    if ports.iter().any(matches) {
+        let message = format!("port {shown} of {service} is not TCP");
+        return Err((below, Reason::InvalidValue, message, "name a TCP port".into()));
+    }
+    let known: Vec<String> = ports
+        .iter()
+        .map(|port| match &port.name {
+            Some(name) => format!("{} ({name})", port.port),
+            None => port.port.to_string(),
+        })
+        .collect();
+    let hint = match known.as_slice() {
+        [] => "the Service has no ports".to_owned(),
+        known => format!("it has {}", known.join(", ")),
+    };
+    Err((below, Reason::NotFound, format!("{service} has no port {shown}"), hint))
+}

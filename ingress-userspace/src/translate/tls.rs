@@ -1,0 +1,208 @@
+//! `spec.tls`: which certificate serves which names. A broken Secret disables only itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::class::Owned;
+use super::problems::Problems;
+use super::secret::{self, Pair};
+use super::{Settings, host};
+use crate::model::{Certificate, HostPattern, Kind, ObjectRef, Reason};
+use crate::source::Objects;
+
+/// One Secret in the making.
+struct Entry {
+    pair: Arc<Pair>,
+    source: ObjectRef,
+    hosts: Vec<HostPattern>,
+}
+
+/// The certificates of all our Ingresses, in the order of preference: those of the oldest Ingress first.
+pub(super) fn certificates(
+    objects: &Objects,
+    settings: &Settings,
+    owned: &[Owned],
+    problems: &mut Problems,
+) -> Vec<Arc<Certificate>> {
+    let mut secrets = Secrets { objects, settings, seen: HashMap::new() };
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut by_source: HashMap<ObjectRef, usize> = HashMap::new();
+    let mut taken: BTreeMap<HostPattern, (ObjectRef, ObjectRef)> = BTreeMap::new();
+    for Owned { ingress, reference, .. } in owned {
+        let sections = ingress.spec.as_ref().and_then(|spec| spec.tls.as_deref()).unwrap_or_default();
+        for (index, section) in sections.iter().enumerate() {
+            let field = format!("spec.tls[{index}]");
+            // No name is no mistake: TLS with whatever certificate fits the hosts.
+            let Some(name) = section.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+            let source = ObjectRef::new(Kind::Secret, &reference.namespace, name);
+            let Some(pair) = secrets.pair(&source, reference, &field, problems) else { continue };
+            let wanted = wanted(section.hosts.as_deref(), &pair, reference, &field, problems);
+            let at = *by_source.entry(source.clone()).or_insert_with(|| {
+                entries.push(Entry { pair: Arc::clone(&pair), source: source.clone(), hosts: Vec::new() });
+                entries.len() - 1
+            });
+            for (field, pattern) in wanted {
+                match taken.get(&pattern) {
+                    Some((other, _)) if *other == source => {}
+                    Some((other, first)) => {
+                        // Names that only the certificate claims give way in silence.
+                        if let Some(field) = field {
+                            problems.add(
+                                reference,
+                                field,
+                                Reason::Conflict,
+                                format!(
+                                    "{first}, which is older, has {other} for {}; that one is served",
+                                    host::show(&pattern)
+                                ),
+                                "name the same Secret in both, or take the host out of one",
+                            );
+                        }
+                    }
+                    None => {
+                        taken.insert(pattern.clone(), (source.clone(), reference.clone()));
+                        entries[at].hosts.push(pattern);
+                    }
+                }
+            }
+        }
+    }
+    let used = entries.into_iter().filter(|entry| !entry.hosts.is_empty());
+    used.map(|Entry { pair, source, hosts }| {
+        let Pair { chain, key, not_after, .. } = &*pair;
+        Arc::new(Certificate { source, hosts, chain: chain.clone(), key: key.clone(), not_after: *not_after })
+    })
+    .collect()
+}
+
+/// Whether one of the certificates serves this host.
+pub(super) fn serves(certificates: &[Arc<Certificate>]) -> impl Fn(&HostPattern) -> bool {
+    let names: std::collections::BTreeSet<HostPattern> =
+        certificates.iter().flat_map(|certificate| certificate.hosts.iter().cloned()).collect();
+    move |host| {
+        names.contains(host)
+            || match host {
+                HostPattern::Exact(name) => name
+                    .split_once('.')
+                    .is_some_and(|(_, parent)| names.contains(&HostPattern::Wildcard(parent.to_owned()))),
+                _ => false,
+            }
+    }
+}
+
+/// The names that a section asks for, with the field where it names them; the certificate's own where it names none.
+fn wanted(
+    hosts: Option<&[String]>,
+    pair: &Pair,
+    reference: &ObjectRef,
+    field: &str,
+    problems: &mut Problems,
+) -> Vec<(Option<String>, HostPattern)> {
+    let hosts = hosts.unwrap_or_default();
+    if hosts.is_empty() {
+        return pair.names.iter().map(|name| (None, name.clone())).collect();
+    }
+    let mut wanted = Vec::new();
+    for (index, text) in hosts.iter().enumerate() {
+        let field = format!("{field}.hosts[{index}]");
+        match host::parse(text) {
+            Ok(HostPattern::Any) => {
+                problems.add(
+                    reference,
+                    field,
+                    Reason::InvalidValue,
+                    "is empty; it is left out",
+                    "write a host name",
+                );
+            }
+            Ok(pattern) => {
+                if !pair.names.iter().any(|name| host::covers(name, &pattern)) {
+                    let names: Vec<String> = pair.names.iter().map(host::show).collect();
+                    problems.add(
+                        reference,
+                        field.clone(),
+                        Reason::InvalidValue,
+                        format!(
+                            "the certificate does not cover {text}, only [{}]; clients will refuse it",
+                            names.join(", ")
+                        ),
+                        "get a certificate with this name (subjectAltName)",
+                    );
+                }
+                wanted.push((Some(field), pattern));
+            }
+            Err(message) => problems.add(
+                reference,
+                field,
+                Reason::InvalidValue,
+                format!("`{text}` is not a host name: {message}; it is left out"),
+                "write a DNS name in lower case, or `*.` and a DNS name",
+            ),
+        }
+    }
+    wanted
+}
+
+/// Secrets, each parsed once.
+struct Secrets<'a> {
+    objects: &'a Objects,
+    settings: &'a Settings,
+    seen: HashMap<ObjectRef, Option<Arc<Pair>>>,
+}
+
+impl Secrets<'_> {
+    fn pair(
+        &mut self,
+        source: &ObjectRef,
+        ingress: &ObjectRef,
+        field: &str,
+        problems: &mut Problems,
+    ) -> Option<Arc<Pair>> {
+        let Some(secret) = self.objects.secrets.get(&source.namespace, &source.name) else {
+            problems.add(
+                ingress,
+                format!("{field}.secretName"),
+                Reason::NotFound,
+                format!("{source} of type kubernetes.io/tls does not exist; its hosts have no certificate from here"),
+                "create it (`kubectl create secret tls`), in the Ingress's own namespace",
+            );
+            return None;
+        };
+        if let Some(known) = self.seen.get(source) {
+            return known.clone();
+        }
+        let pair = match secret::pair(secret) {
+            Ok(pair) => {
+                if pair.not_after < self.settings.now {
+                    problems.add(
+                        source,
+                        "data[tls.crt]",
+                        Reason::InvalidValue,
+                        format!(
+                            "expired at {}; it is served, but clients will refuse it",
+                            time(pair.not_after)
+                        ),
+                        "renew the certificate",
+                    );
+                }
+                Some(Arc::new(pair))
+            }
+            Err(wrong) => {
+                problems.add(
+                    source,
+                    wrong.field,
+                    Reason::InvalidValue,
+                    format!("{}; this certificate is not served", wrong.message),
+                    wrong.hint,
+                );
+                None
+            }
+        };
+        self.seen.insert(source.clone(), pair.clone());
+        pair
+    }
+}
+
+fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
