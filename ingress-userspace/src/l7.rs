@@ -9,7 +9,6 @@ pub mod filter;
 pub mod forwarded;
 pub mod head;
 pub mod http1;
-mod http1_hyper;
 pub mod http2;
 pub mod listener;
 pub mod live;

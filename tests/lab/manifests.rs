@@ -92,9 +92,9 @@ impl Lab {
 /// The `IngressClass`, and the pool with the VIP that its Ingresses share.
 fn class(ipv6: bool) -> String {
     let (v4, v6) = topology::VIP;
-    let mut addresses = format!("\"{v4}/32\"");
+    let mut addresses = format!("\"{v4}\"");
     if ipv6 {
-        let _ = write!(addresses, ", \"{v6}/128\"");
+        let _ = write!(addresses, ", \"{v6}\"");
     }
     format!(
         "apiVersion: networking.k8s.io/v1

@@ -94,7 +94,8 @@ impl Http2 {
         match tokio::net::TcpStream::from_std(stream) {
             Ok(stream) => {
                 let stream = io::Prefixed::new(prefix, stream);
-                tokio::task::spawn_local(Rc::clone(self).serve(stream, info));
+                // The engine has counted it as accepted.
+                tokio::task::spawn_local(Rc::clone(self).run(stream, info));
             }
             Err(error) => tracing::warn!(%error, "cannot take an HTTP/2 connection over"),
         }
@@ -109,8 +110,17 @@ impl Http2 {
         exchange::exchange(self, info, request, None).await
     }
 
-    /// Serves a connection to its end.
+    /// Serves a connection that was just accepted to its end.
     pub async fn serve(
+        self: Rc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        info: Rc<ConnectionInfo>,
+    ) {
+        self.worker.stats.accepted.add(1);
+        self.run(stream, info).await;
+    }
+
+    async fn run(
         self: Rc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
         info: Rc<ConnectionInfo>,
@@ -165,7 +175,6 @@ struct Open(Rc<Http2>);
 impl Open {
     fn new(http2: Rc<Http2>) -> Self {
         http2.connections.set(http2.connections.get() + 1);
-        http2.worker.stats.accepted.add(1);
         http2.worker.stats.open.add(1);
         Self(http2)
     }

@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::http1_hyper::Engine;
+use super::http1::{Engine, Http1Config};
 use super::http2::Http2;
 use super::listener::{Address, Proto};
 use super::live::Shared;
@@ -76,7 +76,14 @@ async fn run(
 ) -> usize {
     let drain = CancellationToken::new();
     let http2 = Http2::new(Rc::clone(&worker), drain.clone());
-    let engine = Engine::new(Rc::clone(&worker), Rc::clone(&http2));
+    let engine = match Engine::new(Rc::clone(&worker), Http1Config::default()) {
+        Ok(engine) => engine,
+        Err(error) => {
+            tracing::error!(worker = worker.id, %error, "a worker cannot start; are file descriptors exhausted (ulimit -n)?");
+            return 0;
+        }
+    };
+    tokio::task::spawn_local(Rc::clone(&engine).run());
     let tls = TlsAccept::new(Rc::clone(&worker), Rc::clone(&engine), Rc::clone(&http2), tls);
     let take_over = Rc::clone(&http2);
     worker.set_http2(Box::new(move |stream, prefix, info| take_over.take_over(stream, prefix, info)));

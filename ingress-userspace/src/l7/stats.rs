@@ -45,9 +45,9 @@ pub type ByClass<T> = [T; 5];
 #[derive(Debug)]
 pub struct Stats {
     by_ingress: Box<[ByClass<Counter>]>,
-    /// Bytes of request bodies.
+    /// Bytes that clients sent, without TLS; of HTTP/2 the bodies only.
     pub bytes_in: Counter,
-    /// Bytes of response bodies that endpoints sent to clients.
+    /// Bytes that clients got, without TLS; of HTTP/2 the bodies only.
     pub bytes_out: Counter,
     /// Connections accepted so far.
     pub accepted: Counter,

@@ -1,3 +1,5 @@
 //! Connections to endpoints. Each engine has its pools of its own kind, a worker its own pools: nothing is shared.
 
+pub(super) mod connection;
 pub mod hyper;
+pub(super) mod pool;

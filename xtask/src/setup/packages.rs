@@ -30,6 +30,7 @@ pub(super) const LAB: Packages = Packages {
         package("curl", "curl"),
         package("ethtool", "ethtool"),
         package("nftables", "nft"),
+        package("iputils-ping", "ping"),
         package("tcpdump", "tcpdump"),
     ],
 };

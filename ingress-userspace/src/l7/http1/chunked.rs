@@ -231,8 +231,11 @@ mod tests {
 
     use super::*;
 
-    /// Feeds `bytes` in pieces; the payload and what was left over behind the body.
-    fn decode(bytes: &[u8], piece: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, ChunkError> {
+    /// The payload, and what was left over behind the body.
+    type Decoded = (Vec<u8>, Vec<u8>);
+
+    /// Feeds `bytes` in pieces.
+    fn decode(bytes: &[u8], piece: usize) -> Result<Option<Decoded>, ChunkError> {
         let mut chunks = Chunks::new(Direction::Request);
         let mut payload = Vec::new();
         let mut at = 0;

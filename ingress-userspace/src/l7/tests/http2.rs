@@ -80,6 +80,28 @@ async fn many_streams_share_upstream_connections() {
 }
 
 #[tokio::test]
+async fn endpoints_that_fail() {
+    let (one_shot, hang_up) =
+        (Backend::start("one", Behaviour::OneShot), Backend::start("two", Behaviour::HangUp));
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rules = Rules::default()
+        .rule("one.test", "/", "one", &[one_shot.address])
+        .rule("two.test", "/", "two", &[hang_up.address])
+        .rule("some.test", "/", "some", &[one_shot.address, refused])
+        .rule("none.test", "/", "none", &[refused]);
+    let router = Router::start(&rules);
+    let mut sender = connect(&router).await;
+    for _ in 0..10 {
+        // Each answer leaves a connection that looks alive and is not.
+        assert_eq!(ask(&mut sender, "GET", "https://one.test/", "").await.0, 200);
+        assert_eq!(ask(&mut sender, "GET", "https://some.test/", "").await.0, 200);
+    }
+    assert_eq!(ask(&mut sender, "POST", "https://two.test/", "once").await.0, 502);
+    assert_eq!(hang_up.seen().len(), 1);
+    assert_eq!(ask(&mut sender, "GET", "https://none.test/", "").await.0, 502);
+}
+
+#[tokio::test]
 async fn draining_says_goodbye_and_finishes_streams() {
     let slow = Backend::start("slow", Behaviour::Slow(Duration::from_millis(300)));
     let router = Router::start(&Rules::default().rule("", "/", "slow", &[slow.address]));

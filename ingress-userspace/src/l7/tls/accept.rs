@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::l7::head::{ConnectionInfo, TlsInfo};
-use crate::l7::http1_hyper::Engine;
+use crate::l7::http1::Engine;
 use crate::l7::http2::Http2;
 use crate::l7::timeouts;
 use crate::l7::worker::Worker;
@@ -120,7 +120,12 @@ impl TlsAccept {
         if session.alpn_protocol() == Some(b"h2") {
             Rc::clone(&self.http2).serve(stream, Rc::new(info)).await;
         } else {
-            Rc::clone(&self.engine).serve(stream, info).await;
+            let (stream, session) = stream.into_inner();
+            let handed_over =
+                stream.into_std().and_then(|stream| self.engine.accept_tls(stream, session, Rc::new(info)));
+            if let Err(error) = handed_over {
+                tracing::warn!(%client, %error, "a connection could not be handed to the HTTP/1 engine");
+            }
         }
     }
 }

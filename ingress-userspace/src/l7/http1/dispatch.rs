@@ -1,0 +1,161 @@
+//! Finds a connection for a request: picks an endpoint, takes a pooled connection or makes one, sends the head, and
+//! tries again where that is safe. Called by `receive` when a request begins and by `relay` when an endpoint fails it.
+
+use super::super::answer::Answer;
+use super::super::upstream::connection::Upstream;
+use super::body::Body;
+use super::connection::{Answering, Exchange};
+use super::core::{Core, Next, client_token};
+use super::finish::Reply;
+use super::slots::Id;
+
+impl Core {
+    /// Sends the request to an endpoint that was not tried yet.
+    pub(super) fn connect(&mut self, id: Id, exchange: &mut Exchange) -> Next {
+        loop {
+            let picked = exchange.cluster.as_ref().and_then(|cluster| cluster.pick(&exchange.tried));
+            let picked = picked.filter(|_| exchange.tried.len() < self.config.attempts);
+            let Some(in_flight) = picked else {
+                let emptied = exchange.cluster.as_ref().is_some_and(|cluster| cluster.is_empty());
+                let answer = if emptied { &Answer::NO_ENDPOINTS } else { &Answer::CONNECT_FAILED };
+                return self.fail(id, exchange, answer);
+            };
+            let address = in_flight.address();
+            exchange.in_flight = Some(in_flight);
+            let pooled = if exchange.retried { None } else { self.take_pooled(id, exchange) };
+            exchange.reused = pooled.is_some();
+            let made = match pooled {
+                Some(upstream) => Ok(upstream),
+                None => Upstream::connect(address, id).and_then(|upstream| self.add_upstream(upstream)),
+            };
+            let sent = made.map(|upstream| {
+                exchange.upstream = Some(upstream);
+                let link = self.upstreams.get_mut(upstream).map(|upstream| &mut upstream.link);
+                link.is_some_and(|link| {
+                    let sent = link.send(&exchange.request, &[]).is_ok();
+                    exchange.connected = link.is_connected();
+                    sent
+                })
+            });
+            match sent {
+                Ok(true) => break,
+                Ok(false) if exchange.reused => {
+                    // Nothing of the request was taken: a fresh connection to the same endpoint may do.
+                    self.drop_upstream(exchange);
+                    exchange.retried = true;
+                    self.worker.stats.retried.add(1);
+                }
+                _ => {
+                    self.drop_upstream(exchange);
+                    self.worker.stats.connect_failed.add(1);
+                    exchange.tried.push(address);
+                }
+            }
+        }
+        let timeout = if exchange.connected { self.timeouts.upstream } else { self.timeouts.connect };
+        if let Some(client) = self.clients.get_mut(id) {
+            self.wheel.set(&mut client.timer, client_token(id), timeout);
+        }
+        Next::Again
+    }
+
+    /// A pooled connection to the endpoint that was picked, if a usable one is there.
+    fn take_pooled(&mut self, id: Id, exchange: &Exchange) -> Option<Id> {
+        let address = exchange.in_flight.as_ref()?.address();
+        while let Some(upstream_id) = self.pool.take(address) {
+            let Some(upstream) = self.upstreams.get_mut(upstream_id) else { continue };
+            // A request that cannot be sent twice is worth a look whether the endpoint closed just now.
+            if upstream.link.is_hung_up() || (!exchange.is_idempotent && !upstream.link.is_quiet()) {
+                self.upstreams.remove(upstream_id);
+                continue;
+            }
+            upstream.client = Some(id);
+            return Some(upstream_id);
+        }
+        None
+    }
+
+    /// Closes the connection to the endpoint; the endpoint counts one request less.
+    pub(super) fn drop_upstream(&mut self, exchange: &mut Exchange) {
+        if let Some(upstream) = exchange.upstream.take() {
+            self.upstreams.remove(upstream);
+        }
+        exchange.in_flight = None;
+        exchange.connected = false;
+    }
+
+    /// The endpoint's connection ended or broke before any byte of an answer: sends the request again if that is safe.
+    pub(super) fn upstream_lost(&mut self, id: Id, exchange: &mut Exchange) -> Next {
+        if !exchange.connected {
+            return self.not_connected(id, exchange);
+        }
+        let replayable = exchange.reused
+            && !exchange.retried
+            && !exchange.streamed
+            && exchange.is_idempotent
+            && exchange.interim == 0;
+        self.drop_upstream(exchange);
+        if replayable {
+            exchange.retried = true;
+            self.worker.stats.retried.add(1);
+            return self.connect(id, exchange);
+        }
+        self.worker.stats.upstream_failed.add(1);
+        self.fail(id, exchange, &Answer::BACKEND_CLOSED)
+    }
+
+    /// The endpoint did not take the connection: nothing was sent, so another one can have the request.
+    pub(super) fn not_connected(&mut self, id: Id, exchange: &mut Exchange) -> Next {
+        self.worker.stats.connect_failed.add(1);
+        if let Some(in_flight) = &exchange.in_flight {
+            exchange.tried.push(in_flight.address());
+        }
+        self.drop_upstream(exchange);
+        self.connect(id, exchange)
+    }
+
+    /// Nothing has come for too long.
+    pub(super) fn exchange_timed_out(&mut self, id: Id, exchange: &mut Exchange) -> Next {
+        if !exchange.connected {
+            if exchange.tried.len() + 1 < self.config.attempts {
+                return self.not_connected(id, exchange);
+            }
+            self.worker.stats.connect_failed.add(1);
+            return self.fail(id, exchange, &Answer::BACKEND_TIMEOUT);
+        }
+        let client_stuck = self.clients.get(id).is_none_or(|client| client.link.has_unsent());
+        if client_stuck {
+            return Next::Close;
+        }
+        let upstream_stuck = exchange
+            .upstream
+            .and_then(|upstream| self.upstreams.get(upstream))
+            .is_none_or(|upstream| upstream.link.has_unsent());
+        if !exchange.upload.is_done() && !exchange.upload_broken && !upstream_stuck {
+            return self.fail(id, exchange, &Answer::REQUEST_TIMEOUT);
+        }
+        self.worker.stats.upstream_failed.add(1);
+        self.fail(id, exchange, &Answer::BACKEND_TIMEOUT)
+    }
+
+    /// Ends the exchange with an answer of ours, or, if the client already has the head of another, by closing.
+    pub(super) fn fail(&mut self, id: Id, exchange: &mut Exchange, answer: &Answer) -> Next {
+        self.drop_upstream(exchange);
+        if !matches!(exchange.answering, Answering::Waiting) {
+            return Next::Close;
+        }
+        let rest = std::mem::replace(&mut exchange.upload, Body::Done);
+        let close = !exchange.keep_alive
+            || exchange.version == super::request::Version::Http10
+            || !rest.is_done()
+            || matches!(answer.status, 400 | 408);
+        let reply = Reply {
+            head_only: exchange.is_head,
+            ingress: exchange.ingress,
+            close,
+            linger: !rest.is_done(),
+            rest,
+        };
+        self.reply(id, answer, reply)
+    }
+}
