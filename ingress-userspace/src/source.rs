@@ -3,6 +3,7 @@
 //! the directory reader without watching.
 
 mod directory;
+mod kubernetes;
 mod manifest;
 mod objects;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use directory::read_once;
+pub use kubernetes::client;
 pub use objects::{Key, Object, Objects, Store, Stored};
 
 /// How long a source waits for more changes before it publishes: long enough for the objects of one `kubectl apply`
@@ -24,4 +26,9 @@ pub type Receiver = watch::Receiver<Option<Objects>>;
 /// Starts a source over manifests at `path` (a file or a directory). They have been read once when this returns.
 pub async fn directory(path: PathBuf) -> anyhow::Result<Receiver> {
     directory::start(path).await
+}
+
+/// Starts a source over an API server. Returns at once; the first objects come when every kind has been listed.
+pub fn kubernetes(client: &kube::Client) -> Receiver {
+    kubernetes::start(client)
 }

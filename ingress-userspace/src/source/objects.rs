@@ -52,6 +52,11 @@ impl<T> Store<T> {
         self.0.get(&Key::new(namespace, name))
     }
 
+    /// The object of that key.
+    pub fn find(&self, key: &Key) -> Option<&Arc<T>> {
+        self.0.get(key)
+    }
+
     /// All objects, by namespace and name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Arc<T>)> {
         self.0.iter()
@@ -113,7 +118,7 @@ macro_rules! kinds {
         #[derive(Debug, Clone, Default)]
         pub struct Objects {
             $(#[doc = $doc] pub $field: Store<$kind>,)*
-            /// What the source could not read: broken manifests, kinds that the API server does not have.
+            /// What the source could not read: broken manifests.
             pub problems: Arc<Vec<Problem>>,
         }
 
@@ -170,7 +175,7 @@ kinds! {
     services: Service, "`v1`.";
     endpoint_slices: EndpointSlice, "`discovery.k8s.io/v1`.";
     secrets: Secret, "`v1`; from an API server only those of type `kubernetes.io/tls`.";
-    config_maps: ConfigMap, "`v1`.";
+    config_maps: ConfigMap, "`v1`; from manifests only, until something reads them.";
     nodes: Node, "`v1`.";
     address_pools: AddressPool, "`xdp-ingress.io/v1alpha1`.";
     class_parameters: IngressClassParameters, "`xdp-ingress.io/v1alpha1`.";

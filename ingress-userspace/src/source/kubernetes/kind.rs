@@ -1,0 +1,201 @@
+//! One kind's watch: turns watch events into updates of the store, and failures into waiting. Run by `kubernetes`.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::{Error, Event};
+use tokio::sync::mpsc;
+
+use super::{Backoff, Update};
+use crate::api::{AddressPool, IngressClassParameters};
+use crate::source::{Key, Objects, Store, Stored};
+
+/// `kubectl apply` keeps a copy of the whole object here.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Kinds that we watch, and what of them is not worth its memory.
+pub(super) trait Watched: Stored {
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+
+    /// Drops what nobody here reads. What changes often for nothing must go: it would make every change look new.
+    fn trim(&mut self) {}
+}
+
+macro_rules! watched {
+    ($($kind:ident $(, $trim:expr)?;)*) => {
+        $(impl Watched for $kind {
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+
+            $(fn trim(&mut self) {
+                let trim: fn(&mut Self) = $trim;
+                trim(self);
+            })?
+        })*
+    };
+}
+
+watched! {
+    Ingress, |ingress| ingress.status = None;
+    IngressClass;
+    Service, |service| service.status = None;
+    EndpointSlice;
+    Secret;
+    // The kubelet reports the node's health every few minutes.
+    Node, |node| if let Some(status) = &mut node.status {
+        let addresses = status.addresses.take();
+        *status = k8s_openapi::api::core::v1::NodeStatus { addresses, ..Default::default() };
+    };
+    AddressPool;
+    IngressClassParameters;
+}
+
+/// Reads the watch until nobody listens any more.
+pub(super) async fn run<K: Watched + PartialEq>(
+    stream: impl Stream<Item = Result<Event<K>, Error>>,
+    optional: bool,
+    updates: mpsc::Sender<Update>,
+) {
+    let mut stream = pin!(stream);
+    let mut listing: BTreeMap<Key, Arc<K>> = BTreeMap::new();
+    let mut backoff = Backoff::default();
+    let mut first = true;
+    while let Some(event) = stream.next().await {
+        let apply: Box<dyn FnOnce(&mut Objects) -> bool + Send> = match event {
+            Ok(Event::Init) => {
+                listing = BTreeMap::new();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                let (key, object) = prepare(object);
+                listing.insert(key, object);
+                continue;
+            }
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut listing);
+                Box::new(move |objects| replace(K::store_mut(objects), listed))
+            }
+            Ok(Event::Apply(object)) => {
+                let (key, object) = prepare(object);
+                Box::new(move |objects| put(K::store_mut(objects), key, object))
+            }
+            Ok(Event::Delete(object)) => {
+                let (key, _) = prepare(object);
+                Box::new(move |objects| K::store_mut(objects).remove(&key).is_some())
+            }
+            Err(error) => {
+                let absent = optional && is_absent(&error);
+                report::<K>(&error, absent, backoff.failures);
+                if absent {
+                    let empty = |objects: &mut Objects| replace(K::store_mut(objects), BTreeMap::new());
+                    let update = Update { apply: Box::new(empty), first: std::mem::take(&mut first) };
+                    if updates.send(update).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next()) => {}
+                    () = updates.closed() => return,
+                }
+                continue;
+            }
+        };
+        if backoff.failures > 0 {
+            tracing::info!(kind = %K::KIND, "watched again");
+            backoff = Backoff::default();
+        }
+        if updates.send(Update { apply, first: std::mem::take(&mut first) }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes out what nobody reads, so that it neither costs memory nor makes an object look changed.
+fn prepare<K: Watched>(mut object: K) -> (Key, Arc<K>) {
+    object.trim();
+    let metadata = object.metadata_mut();
+    metadata.managed_fields = None;
+    metadata.resource_version = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    (Key::of(metadata), Arc::new(object))
+}
+
+fn put<K: PartialEq>(store: &mut Store<K>, key: Key, object: Arc<K>) -> bool {
+    if store.find(&key) == Some(&object) {
+        return false;
+    }
+    store.insert(key, object);
+    true
+}
+
+/// After a watch that started anew most objects are as they were: those keep their place, so that what is compared by
+/// identity further on is not built again.
+fn replace<K: PartialEq>(store: &mut Store<K>, mut listed: BTreeMap<Key, Arc<K>>) -> bool {
+    let mut same = listed.len() == store.len();
+    for (key, object) in &mut listed {
+        match store.find(key) {
+            Some(old) if old == object => object.clone_from(old),
+            _ => same = false,
+        }
+    }
+    if !same {
+        store.replace(listed);
+    }
+    !same
+}
+
+/// The API server does not have this kind.
+fn is_absent(error: &Error) -> bool {
+    match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+/// Says it once; while it goes on it is only of interest to who debugs it.
+fn report<K: Stored>(error: &Error, absent: bool, failures: u32) {
+    if failures > 0 {
+        tracing::debug!(kind = %K::KIND, %error, failures, "still not watched");
+    } else if absent {
+        tracing::warn!(
+            kind = %K::KIND,
+            "the API server does not have this kind: install deploy/crds; going on without"
+        );
+    } else if let Error::WatchError(status) = error
+        && status.code == 410
+    {
+        // The server has forgotten what we saw last: ordinary, the list comes anew.
+        tracing::debug!(kind = %K::KIND, "watch expired");
+    } else {
+        tracing::warn!(
+            kind = %K::KIND,
+            error = %chain(error),
+            "not watched: the last known objects stay in use; trying again"
+        );
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        let next_text = next.to_string();
+        // Many errors repeat their source in their own words.
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        source = next.source();
+    }
+    text
+}
