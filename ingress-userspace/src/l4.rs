@@ -1,8 +1,227 @@
-//! The L4 front: loads the XDP program, fills its maps, knows which nodes are alive and answers for the VIPs.
+//! The L4 front: loads the XDP program, fills its maps, knows which nodes are alive and answers for the VIPs. Called
+//! by `cli::run`; knows `model` and nothing of the router. The packets themselves are `ingress-ebpf`'s.
+//!
+//! A change on its road: `publish` → `engine` (with `membership` and `neighbour`) → `sync` (pure) → maps, `lo`
+//! (`address`), `announce`.
 
 mod address;
 mod announce;
+mod bpf_log;
+mod engine;
+mod heartbeat;
+mod load;
+
+mod maps;
 pub mod membership;
 mod neighbour;
 mod netlink;
+mod numbers;
 mod owner;
+mod status;
+mod sync;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ingress_common::abi::{Config as Behaviour, DEFAULT_MAX_FLOWS};
+use tokio::sync::watch;
+
+pub use load::{Attachment, Mode, StartError};
+pub use neighbour::Way;
+pub use status::{Counts, Generation, NodeStatus, Status, Totals, VipStatus};
+pub use sync::Standing;
+
+use crate::model::Snapshot;
+use engine::{Engine, Orders};
+use status::Picture;
+
+/// Hand-overs inside walks that a node makes per second at most, and how many it may make at once (design: without a
+/// budget a flood of stray ACKs would be multiplied by the number of candidates).
+const WALKS_PER_SECOND: u64 = 200_000;
+const WALK_BURST: u64 = 20_000;
+
+/// How the L4 front runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node, as its Node object is called.
+    pub node_name: String,
+    /// Uplinks: interfaces at which clients' packets arrive and peers are reached.
+    pub interfaces: Vec<String>,
+    /// How to attach the program.
+    pub mode: Mode,
+    /// Directory in a BPF file system, for this daemon alone.
+    pub pin_path: PathBuf,
+    /// How the nodes hear of each other.
+    pub membership: membership::Config,
+    /// Entries of the flow table, for each IP version.
+    pub max_flows: u32,
+    /// How often an owner repeats the announcement of a VIP.
+    pub announce_interval: Duration,
+    /// Log each verdict.
+    pub bpf_log: bool,
+}
+
+impl Config {
+    /// Defaults for everything but what only the node knows.
+    pub fn new(node_name: impl Into<String>, interfaces: Vec<String>, pin_path: impl Into<PathBuf>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            interfaces,
+            mode: Mode::Auto,
+            pin_path: pin_path.into(),
+            membership: membership::Config::default(),
+            max_flows: DEFAULT_MAX_FLOWS,
+            announce_interval: Duration::from_secs(30),
+            bpf_log: false,
+        }
+    }
+}
+
+/// The running L4 front. When it is dropped the daemon's part ends; program, link and maps stay pinned and go on, and
+/// the next [`L4::start`] with the same pin path takes them over.
+pub struct L4 {
+    node_name: String,
+    orders: watch::Sender<Orders>,
+    picture: watch::Receiver<Picture>,
+    attachments: Vec<Attachment>,
+    counters: maps::Counters,
+    engine: tokio::task::JoinHandle<()>,
+}
+
+impl L4 {
+    /// Attaches the program (or takes over what is pinned) and starts the tasks. Nothing is steered before the first
+    /// [`L4::publish`]. Call it inside a multi-threaded tokio runtime.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let system =
+            |action| move |error: std::io::Error| StartError::System { action, error: error.to_string() };
+        let netlink = netlink::Netlink::connect().map_err(system("open a netlink socket"))?;
+        let changes = netlink::Changes::subscribe().map_err(system("follow the network configuration"))?;
+        let packets = announce::PacketSocket::open().map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                StartError::NotPermitted { action: "open a packet socket" }
+            }
+            _ => system("open a packet socket")(error),
+        })?;
+        let options = load::Options {
+            interfaces: &config.interfaces,
+            mode: config.mode,
+            pin_path: &config.pin_path,
+            max_flows: config.max_flows,
+            log: config.bpf_log,
+        };
+        let mut loaded = load::load(&options, &netlink).await?;
+        if config.bpf_log {
+            bpf_log::start(&mut loaded.ebpf);
+        }
+        let mut places = sync::Places::new();
+        let writer = sync::Writer::adopt(loaded.maps, &mut places).map_err(|error| StartError::System {
+            action: "read the pinned maps",
+            error: error.to_string(),
+        })?;
+        tracing::info!(adopted = loaded.is_adopted, pin_path = %config.pin_path.display(), "XDP front loaded");
+
+        let behaviour = behaviour(&config);
+        let membership = membership::Membership::start(config.node_name.clone(), config.membership)
+            .map_err(system("start the membership"))?;
+        let (orders, order_inbox) = watch::channel(Orders::default());
+        let (publish_picture, picture) = watch::channel(Picture::default());
+        let (peers, peers_inbox) = watch::channel(Vec::new());
+        let (publish_surroundings, surroundings) = watch::channel(neighbour::Surroundings::default());
+        tokio::spawn(neighbour::follow(netlink.clone(), changes, peers_inbox, publish_surroundings));
+        let engine = Engine {
+            own_name: config.node_name.clone(),
+            interfaces: config.interfaces,
+            behaviour,
+            orders: order_inbox,
+            view: membership.view(),
+            membership,
+            peers,
+            surroundings,
+            picture: publish_picture,
+            netlink,
+            writer,
+            places,
+            addresses: address::Addresses::default(),
+            packets,
+            schedule: announce::Schedule::new(config.announce_interval),
+            pulse: heartbeat::Pulse::new(),
+            heartbeat: Some(loaded.heartbeat),
+        };
+        Ok(Self {
+            node_name: config.node_name,
+            orders,
+            picture,
+            attachments: loaded.attachments,
+            counters: loaded.counters,
+            engine: tokio::spawn(engine.run()),
+        })
+    }
+
+    /// Brings `snapshot` into the kernel; returns at once, the latest wins. [`L4::applied`] tells when it is live.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Generation {
+        let mut generation = Generation::default();
+        self.orders.send_modify(|orders| {
+            orders.generation.0 += 1;
+            orders.snapshot = Some(snapshot);
+            generation = orders.generation;
+        });
+        generation
+    }
+
+    /// Whether this node takes new flows. Its established ones go on either way.
+    pub fn drain(&self, draining: bool) {
+        self.orders.send_modify(|orders| orders.draining = draining);
+    }
+
+    /// Waits until `generation` or a later one is in the kernel. False if the engine has ended.
+    pub async fn applied(&self, generation: Generation) -> bool {
+        self.picture.clone().wait_for(|picture| picture.generation >= generation).await.is_ok()
+    }
+
+    /// What it does now.
+    pub fn status(&self) -> Status {
+        status::status(&self.node_name, &self.attachments, &self.picture.borrow(), &self.counters)
+    }
+
+    /// All counters, for the metrics.
+    pub fn counters(&self) -> Counts {
+        status::counts(&self.picture.borrow(), &self.counters)
+    }
+
+    /// Ends in order: tells the peers that this node leaves and gives up its VIPs. Drain first, if connections shall
+    /// end by themselves.
+    pub async fn stop(self) {
+        let Self { orders, engine, .. } = self;
+        drop(orders);
+        if let Err(error) = engine.await {
+            tracing::warn!(%error, "the L4 engine did not end cleanly");
+        }
+    }
+}
+
+/// Takes the L4 front off the node: detaches the program, removes all pins and the VIPs from `lo`.
+pub async fn cleanup(pin_path: &Path) -> std::io::Result<()> {
+    load::unload(pin_path)?;
+    let netlink = netlink::Netlink::connect()?;
+    if address::Addresses::default().apply(&netlink, &BTreeSet::new()).await {
+        Ok(())
+    } else {
+        Err(std::io::Error::other("not all VIPs could be removed from lo"))
+    }
+}
+
+fn behaviour(config: &Config) -> Behaviour {
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let walk_cost_ns = 1_000_000_000 * cpus / WALKS_PER_SECOND;
+    Behaviour {
+        flags: if config.bpf_log { Behaviour::LOG } else { 0 },
+        // Without a key all clusters hash alike: clients can then choose their slot, which only unbalances.
+        hash_key: config.membership.key.as_ref().map_or(0x5cd4_8a1f_90b3_6e27, membership::Key::hash_key),
+        heartbeat_timeout_ns: heartbeat::TIMEOUT.as_nanos() as u64,
+        walk_cost_ns,
+        walk_burst_ns: walk_cost_ns * WALK_BURST / cpus,
+        ..Behaviour::default()
+    }
+}

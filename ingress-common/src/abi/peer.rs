@@ -16,7 +16,21 @@ pub const PEERS: &str = "PEERS";
 pub const MAX_PEERS: u32 = 4096;
 
 /// Key of [`PEERS`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct PeerKey {
     /// Source address of the frame.

@@ -166,8 +166,7 @@ mod tests {
     }
 
     fn links() -> Vec<Link> {
-        let link =
-            |index, name: &str, mac| Link { index, name: name.into(), mac, is_up: true, xdp_program: None };
+        let link = |index, name: &str, mac| Link { index, name: name.into(), mac, is_up: true, xdp: None };
         vec![link(1, "lo", None), link(2, "eth0", Some(OWN))]
     }
 

@@ -8,7 +8,7 @@ use ingress_common::abi::Mac;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteVia};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -21,8 +21,15 @@ pub(crate) struct Link {
     /// Hardware address, of links that have an Ethernet one.
     pub(crate) mac: Option<Mac>,
     pub(crate) is_up: bool,
-    /// Id of the XDP program on it.
-    pub(crate) xdp_program: Option<u32>,
+    pub(crate) xdp: Option<XdpState>,
+}
+
+/// The XDP program on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct XdpState {
+    /// Its id.
+    pub(crate) program: u32,
+    pub(crate) is_native: bool,
 }
 
 /// Where packets to an address go.
@@ -220,22 +227,27 @@ fn link(message: &LinkMessage) -> Link {
         name: String::new(),
         mac: None,
         is_up: message.header.flags.contains(LinkFlags::Up),
-        xdp_program: None,
+        xdp: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(bytes) => link.mac = ethernet(bytes),
-            LinkAttribute::Xdp(xdp) => {
-                link.xdp_program = xdp.iter().find_map(|x| match x {
-                    LinkXdp::ProgId(id) if *id != 0 => Some(*id),
-                    _ => None,
-                });
-            }
+            LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(xdp),
             _ => {}
         }
     }
     link
+}
+
+fn xdp_state(attributes: &[LinkXdp]) -> Option<XdpState> {
+    let program = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) if *id != 0 => Some(*id),
+        _ => None,
+    })?;
+    let is_native =
+        attributes.iter().any(|attribute| matches!(attribute, LinkXdp::Attached(XdpAttached::Driver)));
+    Some(XdpState { program, is_native })
 }
 
 fn loopback_address(message: &AddressMessage) -> Option<LoopbackAddress> {

@@ -4,7 +4,7 @@
 //! Called by `thread`; reads bytes of anybody who can reach the port, so it must refuse everything else quietly.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 
 use super::machine::{Announced, Beat, Incarnation};
 
@@ -36,11 +36,30 @@ impl Key {
         (bytes.len() >= Self::MIN_LEN).then(|| Self(bytes.to_vec()))
     }
 
+    /// Key of the flow hash: the same on all nodes of the cluster, unknown to clients.
+    pub(crate) fn hash_key(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let prk = Salt::new(HKDF_SHA256, b"xdp-ingress").extract(&self.0);
+        let filled =
+            prk.expand(&[b"xdp-ingress flow hash v1"], HashKeyLen).and_then(|okm| okm.fill(&mut bytes));
+        debug_assert!(filled.is_ok(), "eight bytes are within what HKDF gives");
+        u64::from_be_bytes(bytes)
+    }
+
     /// The key of one incarnation. Each has its own, so that nonces (sequence numbers) never repeat under one key.
     fn of(&self, incarnation: Incarnation) -> Option<LessSafeKey> {
         let prk = Salt::new(HKDF_SHA256, &incarnation.0.to_be_bytes()).extract(&self.0);
         let okm = prk.expand(&[b"xdp-ingress membership v1"], &AES_256_GCM).ok()?;
         Some(LessSafeKey::new(UnboundKey::from(okm)))
+    }
+}
+
+/// Length of [`Key::hash_key`].
+struct HashKeyLen;
+
+impl KeyType for HashKeyLen {
+    fn len(&self) -> usize {
+        8
     }
 }
 

@@ -1,0 +1,264 @@
+//! The task that keeps the kernel in line: waits for a change of the snapshot, the membership, the neighbours or the
+//! wish to drain, works out what shall be (`sync`), writes it, and announces owned VIPs. Started by `L4::start`; ends
+//! when the handle is dropped, and leaves program and maps working.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ingress_common::abi::{Config as Behaviour, Mac, Uplink};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use tracing::{debug, info, warn};
+
+use super::address::Addresses;
+use super::announce::{PacketSocket, Schedule, announce};
+use super::heartbeat::{HeartbeatThread, Pulse};
+use super::maps::Heartbeat;
+use super::membership::{Announced, Declared, Liveness, Membership, View};
+use super::neighbour::Surroundings;
+use super::netlink::Netlink;
+use super::status::{Generation, Picture};
+use super::sync::{Desired, Input, Places, Writer, build, desired};
+use crate::model::Snapshot;
+
+/// The engine turns at least this often.
+const TURN: Duration = Duration::from_millis(500);
+
+/// What the handle tells the engine; the latest of each counts.
+#[derive(Clone, Default)]
+pub(crate) struct Orders {
+    pub(crate) generation: Generation,
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    pub(crate) draining: bool,
+}
+
+/// Everything the engine works with.
+pub(crate) struct Engine {
+    pub(crate) own_name: String,
+    pub(crate) interfaces: Vec<String>,
+    pub(crate) behaviour: Behaviour,
+    pub(crate) orders: watch::Receiver<Orders>,
+    pub(crate) membership: Membership,
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) peers: watch::Sender<Vec<Declared>>,
+    pub(crate) surroundings: watch::Receiver<Surroundings>,
+    pub(crate) picture: watch::Sender<Picture>,
+    pub(crate) netlink: Netlink,
+    pub(crate) writer: Writer,
+    pub(crate) places: Places,
+    pub(crate) addresses: Addresses,
+    pub(crate) packets: PacketSocket,
+    pub(crate) schedule: Schedule,
+    pub(crate) pulse: Pulse,
+    pub(crate) heartbeat: Option<Heartbeat>,
+}
+
+/// What is remembered from turn to turn.
+#[derive(Default)]
+struct Memory {
+    declared: Vec<Declared>,
+    applied: Option<Desired>,
+    generation: Generation,
+    announced: Option<Announced>,
+    liveness: BTreeMap<String, Liveness>,
+    heartbeat: Option<HeartbeatThread>,
+    has_failed: bool,
+}
+
+impl Engine {
+    /// Runs until the handle is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut memory = Memory::default();
+        loop {
+            self.pulse.beat();
+            self.turn(&mut memory).await;
+            self.announce_due();
+            let wake_at = self
+                .schedule
+                .next()
+                .map_or(TURN, |at| at.saturating_duration_since(Instant::now()).min(TURN));
+            let is_over = tokio::select! {
+                changed = self.orders.changed() => changed.is_err(),
+                _ = self.view.changed() => false,
+                _ = self.surroundings.changed() => false,
+                () = sleep_until((Instant::now() + wake_at).into()) => false,
+            };
+            if is_over {
+                return self.stop(memory).await;
+            }
+        }
+    }
+
+    async fn turn(&mut self, memory: &mut Memory) {
+        let orders = self.orders.borrow_and_update().clone();
+        let Some(snapshot) = orders.snapshot else { return };
+        self.declare(memory, &snapshot);
+        if orders.draining && memory.announced == Some(Announced::Serving) {
+            self.tell(memory, Announced::Draining);
+        }
+        let view = self.view.borrow_and_update().clone();
+        if !view.settled {
+            return;
+        }
+        let surroundings = self.surroundings.borrow_and_update().clone();
+        let uplinks = self.uplinks(&surroundings);
+        let input = Input {
+            own_name: &self.own_name,
+            own_draining: orders.draining,
+            snapshot: &snapshot,
+            view: &view,
+            ways: &surroundings.ways,
+            uplinks: &uplinks,
+            behaviour: &self.behaviour,
+        };
+        let desired = desired(&input, &mut self.places);
+        let is_known = memory.applied.as_ref() == Some(&desired) && memory.generation == orders.generation;
+        if is_known && !memory.has_failed {
+            return;
+        }
+        let start = Instant::now();
+        let problem = self.apply(&desired).await;
+        memory.has_failed = problem.is_some();
+        if let Some(problem) = &problem {
+            warn!(problem, "the L4 tables are not up to date; trying again");
+        }
+
+        let has_changed = view.peers != memory.liveness;
+        memory.liveness = view.peers;
+        self.schedule.own(Instant::now(), desired.owned_by(&self.own_name), has_changed);
+        self.log_owners(memory.applied.as_ref(), &desired);
+        if memory.heartbeat.is_none()
+            && let Some(map) = self.heartbeat.take()
+        {
+            match HeartbeatThread::start(map, self.pulse.clone()) {
+                Ok(thread) => memory.heartbeat = Some(thread),
+                Err(error) => warn!(%error, "cannot start the heartbeat: new flows go to the other nodes"),
+            }
+        }
+        self.tell(memory, if orders.draining { Announced::Draining } else { Announced::Serving });
+        let took = start.elapsed();
+        debug!(generation = orders.generation.0, ?took, "applied");
+        self.picture.send_replace(Picture {
+            generation: orders.generation,
+            applied_at: Some(SystemTime::now()),
+            took,
+            draining: orders.draining,
+            problem,
+            ..Picture::of(&desired)
+        });
+        memory.generation = orders.generation;
+        memory.applied = Some(desired);
+    }
+
+    /// Writes maps and addresses in the order that `sync::write` asks for. What failed, if anything.
+    async fn apply(&mut self, desired: &Desired) -> Option<String> {
+        if let Err(error) = self.writer.write_nodes(desired) {
+            return Some(format!("cannot write the node map: {error}"));
+        }
+        let table = if self.writer.needs_table(desired) {
+            let candidates = desired.candidates.clone();
+            match tokio::task::spawn_blocking(move || build(&candidates)).await {
+                Ok(table) => Some(table),
+                Err(error) => return Some(format!("cannot build the slot table: {error}")),
+            }
+        } else {
+            None
+        };
+        if let Err(error) = self.writer.write_before_addresses(desired, table) {
+            return Some(format!("cannot write the maps: {error}"));
+        }
+        let is_on_lo = self.addresses.apply(&self.netlink, &desired.addresses).await;
+        if let Err(error) = self.writer.write_after_addresses(desired) {
+            return Some(format!("cannot write the maps: {error}"));
+        }
+        (!is_on_lo).then(|| "not all VIPs are on lo".to_owned())
+    }
+
+    fn declare(&self, memory: &mut Memory, snapshot: &Snapshot) {
+        let declared: Vec<Declared> = snapshot
+            .nodes
+            .iter()
+            .map(|node| Declared { name: node.name.clone(), addresses: node.addresses.clone() })
+            .collect();
+        if declared == memory.declared {
+            return;
+        }
+        if !declared.iter().any(|node| node.name == self.own_name) {
+            warn!(
+                node = self.own_name,
+                "this node is not among the declared nodes, so it takes no part: create its Node object or correct \
+                 `--node-name`"
+            );
+        }
+        self.membership.declare(declared.clone());
+        self.peers.send_replace(declared.iter().filter(|node| node.name != self.own_name).cloned().collect());
+        memory.declared = declared;
+    }
+
+    fn tell(&self, memory: &mut Memory, announced: Announced) {
+        if memory.announced != Some(announced) {
+            self.membership.announce(announced);
+            memory.announced = Some(announced);
+        }
+    }
+
+    /// The configured interfaces that are there.
+    fn uplinks(&self, surroundings: &Surroundings) -> Vec<Uplink> {
+        self.interfaces
+            .iter()
+            .filter_map(|name| {
+                let link = surroundings.links.iter().find(|link| link.name == *name)?;
+                Some(Uplink { ifindex: link.index, mac: link.mac?, reserved: 0 })
+            })
+            .collect()
+    }
+
+    fn announce_due(&mut self) {
+        let due = self.schedule.due(Instant::now());
+        if due.is_empty() {
+            return;
+        }
+        let uplinks: Vec<(u32, Mac)> = self
+            .uplinks(&self.surroundings.borrow())
+            .into_iter()
+            .map(|uplink| (uplink.ifindex, uplink.mac))
+            .collect();
+        announce(&self.packets, &due, &uplinks);
+    }
+
+    fn log_owners(&self, before: Option<&Desired>, now: &Desired) {
+        for (vip, owner) in &now.owners {
+            let former = before.and_then(|before| before.owners.get::<IpAddr>(vip));
+            if former != Some(owner) {
+                info!(%vip, owner, is_self = *owner == self.own_name, "owner of the VIP");
+            }
+        }
+    }
+
+    /// Hands everything over to the peers: their tables leave this node out as soon as they hear of it, and this one
+    /// answers for no VIP any more unless it is alone.
+    async fn stop(mut self, memory: Memory) {
+        let view = self.view.borrow().clone();
+        if view.peers.values().any(|liveness| *liveness == Liveness::Serving)
+            && let Some(mut desired) = memory.applied
+        {
+            for addr in desired.addrs4.values_mut().chain(desired.addrs6.values_mut()) {
+                addr.flags = 0;
+            }
+            if let Err(error) = self.writer.write_before_addresses(&desired, None) {
+                warn!(%error, "cannot give up the VIPs");
+            }
+        }
+        // The membership says farewell and the heartbeat its last word when they are dropped; both wait for threads.
+        let membership = self.membership;
+        let ended = tokio::task::spawn_blocking(move || {
+            drop(membership);
+            drop(memory.heartbeat);
+        });
+        if ended.await.is_err() {
+            warn!("the membership did not end cleanly");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The directory for pinned maps and links: it must lie in a BPF file system, which is mounted where it is missing
+//! and we may. Called by `load` and by `cleanup`.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::MountFlags;
+
+use super::StartError;
+
+/// `BPF_FS_MAGIC` of `linux/magic.h`.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Where the kernel makes room for it.
+const USUAL_PLACE: &str = "/sys/fs/bpf";
+
+/// Makes `pin_path` a directory in a BPF file system.
+pub(super) fn prepare(pin_path: &Path) -> Result<(), StartError> {
+    let failed = |path: &Path, error: io::Error| StartError::NoBpffs { path: path.to_owned(), error };
+    if !is_bpffs(nearest_existing(pin_path)).map_err(|error| failed(pin_path, error))? {
+        let place = mount_point(pin_path);
+        std::fs::create_dir_all(&place).map_err(|error| failed(&place, error))?;
+        rustix::mount::mount(
+            "bpffs",
+            &place,
+            "bpf",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+            None,
+        )
+        .map_err(|error| failed(&place, error.into()))?;
+        tracing::info!(path = %place.display(), "mounted a BPF file system");
+    }
+    std::fs::create_dir_all(pin_path).map_err(|error| failed(pin_path, error))
+}
+
+fn mount_point(pin_path: &Path) -> PathBuf {
+    if pin_path.starts_with(USUAL_PLACE) { USUAL_PLACE.into() } else { pin_path.to_owned() }
+}
+
+fn nearest_existing(path: &Path) -> &Path {
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"))
+}
+
+fn is_bpffs(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(path)?.f_type == BPF_FS_MAGIC)
+}
+
+/// Names of what is pinned in `pin_path`; none if it does not exist.
+pub(super) fn pinned(pin_path: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(pin_path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Removes the pin `name`; that it is gone already is fine.
+pub(super) fn unpin(pin_path: &Path, name: impl AsRef<OsStr>) -> io::Result<()> {
+    match std::fs::remove_file(pin_path.join(name.as_ref())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Removes everything that is pinned in `pin_path` and the directory. A program whose link goes is detached.
+pub(super) fn remove_all(pin_path: &Path) -> io::Result<()> {
+    for name in pinned(pin_path)? {
+        unpin(pin_path, name)?;
+    }
+    match std::fs::remove_dir(pin_path) {
+        // It is the mount point itself.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{is_bpffs, mount_point, nearest_existing};
+
+    #[test]
+    fn where_it_is_mounted() {
+        assert_eq!(mount_point(Path::new("/sys/fs/bpf/xdp-ingress")), Path::new("/sys/fs/bpf"));
+        assert_eq!(mount_point(Path::new("/run/xdp/pins")), Path::new("/run/xdp/pins"));
+        assert_eq!(nearest_existing(Path::new("/proc/self/no/such/thing")), Path::new("/proc/self"));
+        assert!(!is_bpffs(Path::new("/proc")).unwrap());
+    }
+}

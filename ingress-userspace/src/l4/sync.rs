@@ -1,0 +1,224 @@
+//! From what is declared (Snapshot), alive (membership) and reachable (neighbours) to what the maps shall hold. Pure:
+//! the same input gives the same `Desired`. `write` brings it into the kernel; `engine` calls both.
+
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ingress_common::abi::{
+    ABI_VERSION, Addr, Config, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, Uplink, Vip,
+    VipId, VipKey4, VipKey6,
+};
+use ingress_common::hash::NodeKey;
+use ingress_common::rank::Candidate;
+use tracing::warn;
+
+use super::membership::{Liveness, View};
+use super::neighbour::Way;
+use super::numbers::Numbers;
+use super::owner::owners;
+use crate::model::{NodeIntent, Snapshot};
+
+pub(crate) use write::{Writer, build};
+
+/// IP protocol number of TCP.
+const TCP: u16 = 6;
+
+/// What a node does for new flows, seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Not heard.
+    Down,
+    /// Heard, not ready yet.
+    Joining,
+    /// Takes new flows.
+    Serving,
+    /// Keeps its flows, takes no new ones.
+    Draining,
+}
+
+/// Everything that the maps depend on.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    pub(crate) own_name: &'a str,
+    /// This node was asked to drain.
+    pub(crate) own_draining: bool,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) view: &'a View,
+    pub(crate) ways: &'a BTreeMap<String, Way>,
+    pub(crate) uplinks: &'a [Uplink],
+    pub(crate) behaviour: &'a Config,
+}
+
+/// The numbers that are given out on this node.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// By [`NodeKey`].
+    pub(crate) nodes: Numbers<u64>,
+    pub(crate) vips: Numbers<SocketAddr>,
+}
+
+impl Places {
+    pub(crate) const fn new() -> Self {
+        Self { nodes: Numbers::new(MAX_NODES as u16), vips: Numbers::new(MAX_VIPS as u16) }
+    }
+}
+
+/// One node in `status`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Placed {
+    pub(crate) name: String,
+    pub(crate) index: NodeIndex,
+    pub(crate) standing: Standing,
+    pub(crate) weight: u32,
+    pub(crate) way: Option<Way>,
+}
+
+/// What the maps, `lo` and the announcements shall be.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Desired {
+    /// `active_slots` is the writer's to choose.
+    pub(crate) config: Config,
+    pub(crate) nodes: BTreeMap<NodeIndex, Node>,
+    pub(crate) peers: BTreeMap<PeerKey, Peer>,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) vips4: BTreeMap<VipKey4, Vip>,
+    pub(crate) vips6: BTreeMap<VipKey6, Vip>,
+    pub(crate) addrs4: BTreeMap<Ip4, Addr>,
+    pub(crate) addrs6: BTreeMap<Ip6, Addr>,
+    /// For `lo`.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    pub(crate) owners: BTreeMap<IpAddr, String>,
+    /// For `status`: who has which number.
+    pub(crate) placed: Vec<Placed>,
+    pub(crate) vips: Vec<(SocketAddr, VipId)>,
+}
+
+impl Desired {
+    /// VIPs for which `node` answers.
+    pub(crate) fn owned_by<'a>(&'a self, node: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
+        self.owners.iter().filter(move |(_, owner)| *owner == node).map(|(vip, _)| *vip)
+    }
+}
+
+/// What the maps shall hold.
+pub(crate) fn desired(input: &Input<'_>, places: &mut Places) -> Desired {
+    let mut desired = Desired::default();
+    place_nodes(input, places, &mut desired);
+    place_vips(input, places, &mut desired);
+    let mut config = *input.behaviour;
+    config.abi_version = ABI_VERSION;
+    config.own_node = desired
+        .placed
+        .iter()
+        .find(|node| node.name == input.own_name)
+        .map_or(NodeIndex::NONE, |own| own.index);
+    for (entry, uplink) in config.uplinks.iter_mut().zip(input.uplinks) {
+        *entry = *uplink;
+    }
+    desired.config = config;
+    desired
+}
+
+fn standing(input: &Input<'_>, name: &str, intent: NodeIntent) -> Standing {
+    let liveness = if name == input.own_name {
+        if input.own_draining { Liveness::Draining } else { Liveness::Serving }
+    } else {
+        input.view.peers.get(name).copied().unwrap_or(Liveness::Down)
+    };
+    match (liveness, intent) {
+        (Liveness::Down, _) => Standing::Down,
+        (Liveness::Joining, _) => Standing::Joining,
+        (Liveness::Serving, NodeIntent::Serve) => Standing::Serving,
+        (Liveness::Serving, NodeIntent::Drain) | (Liveness::Draining, _) => Standing::Draining,
+    }
+}
+
+fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
+    let keys: BTreeSet<u64> = input.snapshot.nodes.iter().map(|node| NodeKey::of(&node.name).0).collect();
+    places.nodes.keep(|key| keys.contains(key));
+    for node in &input.snapshot.nodes {
+        let key = NodeKey::of(&node.name);
+        let Some(index) = places.nodes.of(&key.0).map(NodeIndex) else {
+            warn!(node = node.name, max = MAX_NODES, "too many nodes: this one is left out");
+            continue;
+        };
+        let standing = standing(input, &node.name, node.intent);
+        let way = (node.name != input.own_name)
+            .then(|| input.ways.get(&node.name).copied().unwrap_or(Way::NoRoute));
+        let mut entry = Node { key: [key.0 as u32, (key.0 >> 32) as u32], ..Node::default() };
+        if matches!(standing, Standing::Serving | Standing::Draining) {
+            entry.flags |= Node::ALIVE;
+            let accepts = standing == Standing::Serving && node.weight > 0;
+            if !accepts {
+                entry.flags |= Node::DRAINING;
+            }
+            let weight = u16::try_from(node.weight).unwrap_or(u16::MAX);
+            desired.candidates.push(Candidate::new(index, key, weight, accepts));
+        }
+        if let Some(Way::Link { link, from, to }) = way {
+            entry.flags |= Node::L2;
+            entry.ifindex = link;
+            entry.src_mac = from;
+            entry.dst_mac = to;
+            desired.peers.insert(PeerKey { mac: to, reserved: 0 }, Peer { node: index, reserved: 0 });
+        }
+        desired.nodes.insert(index, entry);
+        desired.placed.push(Placed { name: node.name.clone(), index, standing, weight: node.weight, way });
+    }
+}
+
+fn place_vips(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
+    let sockets: BTreeSet<SocketAddr> = input
+        .snapshot
+        .vips
+        .iter()
+        .flat_map(|vip| vip.ports().map(|port| SocketAddr::new(vip.address, port)))
+        .collect();
+    places.vips.keep(|socket| sockets.contains(socket));
+    for socket in sockets {
+        let Some(id) = places.vips.of(&socket).map(VipId) else {
+            warn!(vip = %socket, max = MAX_VIPS, "too many VIPs: this one is left out");
+            continue;
+        };
+        let value = Vip { id, ..Vip::default() };
+        let port = ingress_common::abi::Be16::new(socket.port());
+        match socket.ip() {
+            IpAddr::V4(v4) => {
+                desired.vips4.insert(VipKey4 { addr: v4.into(), port, proto: TCP }, value);
+            }
+            IpAddr::V6(v6) => {
+                desired.vips6.insert(VipKey6 { addr: v6.into(), port, proto: TCP }, value);
+            }
+        }
+        desired.vips.push((socket, id));
+        desired.addresses.insert(socket.ip());
+    }
+    let with = |wanted: &[Standing]| -> Vec<&str> {
+        desired.placed.iter().filter(|n| wanted.contains(&n.standing)).map(|n| n.name.as_str()).collect()
+    };
+    // A draining node hands its VIPs over as well, unless there is nobody else.
+    let mut candidates = with(&[Standing::Serving]);
+    if candidates.is_empty() {
+        candidates = with(&[Standing::Draining]);
+    }
+    let owners: BTreeMap<IpAddr, String> = owners(desired.addresses.iter().copied(), &candidates)
+        .into_iter()
+        .map(|(vip, owner)| (vip, owner.to_owned()))
+        .collect();
+    for &address in &desired.addresses {
+        let is_owner = owners.get(&address).is_some_and(|owner| owner == input.own_name);
+        let value = Addr { flags: if is_owner { Addr::OWNER } else { 0 } };
+        match address {
+            IpAddr::V4(v4) => {
+                desired.addrs4.insert(v4.into(), value);
+            }
+            IpAddr::V6(v6) => {
+                desired.addrs6.insert(v6.into(), value);
+            }
+        }
+    }
+    desired.owners = owners;
+}
