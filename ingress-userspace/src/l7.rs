@@ -113,7 +113,7 @@ impl L7 {
                 commands: receiver,
                 ended,
             })
-            .context("cannot start a worker thread")?;
+            .context("cannot start a router worker; are file descriptors exhausted (ulimit -n)?")?;
             workers.push(WorkerHandle { commands, stats, ended: Mutex::new(Some(wait)) });
         }
         let mut l7 =

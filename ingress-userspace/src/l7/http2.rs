@@ -101,15 +101,6 @@ impl Http2 {
         }
     }
 
-    /// Answers a request that came by another protocol.
-    pub async fn exchange(
-        self: &Rc<Self>,
-        info: &ConnectionInfo,
-        request: http::Request<hyper::body::Incoming>,
-    ) -> http::Response<ResponseBody> {
-        exchange::exchange(self, info, request, None).await
-    }
-
     /// Serves a connection that was just accepted to its end.
     pub async fn serve(
         self: Rc<Self>,
@@ -131,7 +122,7 @@ impl Http2 {
             let (this, info, activity) = (Rc::clone(&self), Rc::clone(&info), Rc::clone(&activity));
             async move {
                 let stream = Stream::new(activity);
-                Ok::<_, Infallible>(exchange::exchange(&this, &info, request, Some(stream)).await)
+                Ok::<_, Infallible>(exchange::exchange(&this, &info, request, stream).await)
             }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));

@@ -2,6 +2,7 @@
 //! obeys the commands of `L7`. A panic in one connection's task ends that connection alone.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,20 +46,29 @@ pub(super) struct Start {
     pub(super) ended: oneshot::Sender<usize>,
 }
 
-/// Starts the thread of a worker.
-pub(super) fn spawn(start: Start) -> std::io::Result<()> {
+/// Starts the thread of a worker; returns when it is ready to listen.
+pub(super) fn spawn(start: Start) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (report, ready) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("l7-{}", start.id)).spawn(move || {
         let Start { id, shared, stats, tls, commands, ended } = start;
         let worker = Worker::new(id, shared, stats);
         let local = LocalSet::new();
-        let cut_off = local.block_on(&runtime, run(worker, tls, commands));
+        let cut_off = local.block_on(&runtime, async {
+            let running = Running::new(worker, tls);
+            // The caller waits for this report.
+            let _ = report.send(running.as_ref().map(|_| ()).map_err(|error| io::Error::from(error.kind())));
+            match running {
+                Ok(running) => running.obey(commands).await,
+                Err(_) => 0,
+            }
+        });
         // Closes what is left, before anybody is told that it is closed.
         drop((local, runtime));
         // The receiver is gone if nobody waits for us.
         let _ = ended.send(cut_off);
     })?;
-    Ok(())
+    ready.recv().unwrap_or_else(|_| Err(io::Error::other("the worker's thread broke")))
 }
 
 struct Running {
@@ -67,50 +77,54 @@ struct Running {
     http2: Rc<Http2>,
     tls: Rc<TlsAccept>,
     tls_listeners: HashMap<Address, CancellationToken>,
-}
-
-async fn run(
-    worker: Rc<Worker>,
-    tls: Arc<ServerConfig>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-) -> usize {
-    let drain = CancellationToken::new();
-    let http2 = Http2::new(Rc::clone(&worker), drain.clone());
-    let engine = match Engine::new(Rc::clone(&worker), Http1Config::default()) {
-        Ok(engine) => engine,
-        Err(error) => {
-            tracing::error!(worker = worker.id, %error, "a worker cannot start; are file descriptors exhausted (ulimit -n)?");
-            return 0;
-        }
-    };
-    tokio::task::spawn_local(Rc::clone(&engine).run());
-    let tls = TlsAccept::new(Rc::clone(&worker), Rc::clone(&engine), Rc::clone(&http2), tls);
-    let take_over = Rc::clone(&http2);
-    worker.set_http2(Box::new(move |stream, prefix, info| take_over.take_over(stream, prefix, info)));
-    tokio::task::spawn_local(Rc::clone(&http2).sweep());
-    let mut running = Running { worker, engine, http2, tls, tls_listeners: HashMap::new() };
-    loop {
-        let command = commands.recv().await;
-        match command {
-            Some(Command::Listen(listeners)) => running.listen(listeners),
-            Some(Command::Unlisten(addresses)) => running.unlisten(&addresses),
-            Some(Command::Drain(deadline)) => {
-                running.worker.set_draining();
-                running.engine.drain();
-                running.tls_listeners.values().for_each(CancellationToken::cancel);
-                drain.cancel();
-                while running.connections() > 0 && Instant::now() < deadline {
-                    tokio::time::sleep(DRAIN_CHECK).await;
-                }
-                return running.connections();
-            }
-            // `L7` was dropped without draining.
-            None => return running.connections(),
-        }
-    }
+    drain: CancellationToken,
 }
 
 impl Running {
+    /// Must be called inside the worker's runtime.
+    fn new(worker: Rc<Worker>, tls: Arc<ServerConfig>) -> io::Result<Self> {
+        let drain = CancellationToken::new();
+        let engine = Engine::new(Rc::clone(&worker), Http1Config::default())?;
+        let http2 = Http2::new(Rc::clone(&worker), drain.clone());
+        let tls = TlsAccept::new(Rc::clone(&worker), Rc::clone(&engine), Rc::clone(&http2), tls);
+        // Weak: the HTTP/2 side holds the worker.
+        let taker = Rc::downgrade(&http2);
+        worker.set_http2(Box::new(move |stream, prefix, info| {
+            if let Some(taker) = taker.upgrade() {
+                taker.take_over(stream, prefix, info);
+            }
+        }));
+        tokio::task::spawn_local(Rc::clone(&engine).run());
+        tokio::task::spawn_local(Rc::clone(&http2).sweep());
+        Ok(Self { worker, engine, http2, tls, tls_listeners: HashMap::new(), drain })
+    }
+
+    /// Runs until drained or abandoned; gives the number of connections that are open then.
+    async fn obey(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> usize {
+        // No more commands: `L7` was dropped without draining.
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Listen(listeners) => self.listen(listeners),
+                Command::Unlisten(addresses) => self.unlisten(&addresses),
+                Command::Drain(deadline) => {
+                    self.drain(deadline).await;
+                    break;
+                }
+            }
+        }
+        self.connections()
+    }
+
+    async fn drain(&mut self, deadline: Instant) {
+        self.worker.set_draining();
+        self.engine.drain();
+        self.tls_listeners.values().for_each(CancellationToken::cancel);
+        self.drain.cancel();
+        while self.connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_CHECK).await;
+        }
+    }
+
     fn listen(&mut self, listeners: Vec<(Address, TcpListener)>) {
         for (address, listener) in listeners {
             let listening = match address.proto {

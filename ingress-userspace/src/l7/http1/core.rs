@@ -361,8 +361,7 @@ impl Core {
         let client = self.clients.remove(id)?;
         // Fails if it was never registered, which is fine too.
         let _ = epoll::delete(&self.epoll, client.link.fd());
-        // Whoever takes it over counts it anew.
-        self.worker.stats.accepted.sub(1);
+        // Whoever takes it over counts it as open, but not as accepted: that counter never goes back.
         self.worker.stats.open.sub(1);
         Some(client)
     }

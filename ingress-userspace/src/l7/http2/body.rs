@@ -95,7 +95,7 @@ pub struct Streamed {
     /// Set while we wait for the endpoint.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
     pub(super) _in_flight: InFlight,
-    pub(super) _stream: Option<Stream>,
+    pub(super) _stream: Stream,
 }
 
 /// Why a response's body broke off.

@@ -33,7 +33,7 @@ pub(super) async fn exchange(
     http2: &Rc<Http2>,
     connection: &ConnectionInfo,
     request: Request<Incoming>,
-    stream: Option<Stream>,
+    stream: Stream,
 ) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
     let (ingress, result) = match plan(http2, connection, &parts) {
@@ -70,7 +70,7 @@ async fn forward(
     http2: &Rc<Http2>,
     plan: Plan,
     body: Incoming,
-    stream: Option<Stream>,
+    stream: Stream,
 ) -> Result<Response<ResponseBody>, Answer> {
     let progress = Rc::new(Progress { last: Cell::new(Instant::now()), client_owes: Cell::new(false) });
     let body = if body.is_end_stream() {
@@ -177,7 +177,7 @@ fn passed_on(
     response: Response<Incoming>,
     picked: InFlight,
     sender: Sender,
-    stream: Option<Stream>,
+    stream: Stream,
 ) -> Result<Response<ResponseBody>, Answer> {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -1,4 +1,4 @@
-//! HTTP/2 over TLS (ALPN).
+//! HTTP/2 over TLS (ALPN), and without by prior knowledge.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,15 @@ async fn connect(router: &Router) -> SendRequest<Full<Bytes>> {
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
     let stream = connector.connect("a.test".try_into().unwrap(), stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// By prior knowledge, on the plain listener.
+async fn connect_plain(router: &Router) -> SendRequest<Full<Bytes>> {
+    let stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -59,6 +68,20 @@ async fn requests_by_http2() {
     assert_eq!(ask(&mut sender, "GET", "https://empty.test/", "").await.0, 503);
     assert_eq!(ask(&mut sender, "GET", "https://a.test/..%2f..", "").await.0, 400);
     assert_eq!(router.l7.stats().totals.requests, [0, 2, 0, 2, 1]);
+}
+
+#[tokio::test]
+async fn prior_knowledge() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let router = Router::start(&Rules::default().rule("a.test", "/", "one", &[backend.address]));
+    let mut sender = connect_plain(&router).await;
+    for _ in 0..3 {
+        let (status, body) = ask(&mut sender, "POST", "http://a.test/x", "hello").await;
+        assert_eq!((status, body.ends_with("\r\n\r\nhello")), (200, true), "{body}");
+        assert!(body.to_ascii_lowercase().contains("x-forwarded-proto: http\r\n"), "{body}");
+    }
+    let totals = router.l7.stats().totals;
+    assert_eq!((totals.accepted, totals.open), (1, 1));
 }
 
 #[tokio::test]
