@@ -32,6 +32,7 @@ mod tables;
 mod tcp;
 
 pub use reason::Reason;
+pub use slot::{Question, choose};
 pub use tables::Tables;
 pub use tcp::{Segment, Tuple};
 
@@ -55,22 +56,25 @@ pub enum Action {
     Drop,
     /// Back out of the interface that it came in by.
     Transmit,
-    /// Out of the interface with this index.
-    Redirect(u32),
+    /// Out of the interface [`Verdict::ifindex`].
+    Redirect,
 }
 
-/// The decision, and what to count it under.
+/// The decision, and what to count it under. All fields always have a value: the verifier wants to see what a register
+/// holds, also where nobody looks at it.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// What to do.
     pub action: Action,
+    /// Where to redirect to, else 0.
+    pub ifindex: u32,
     /// Why.
     pub reason: Reason,
-    /// For which VIP, if it is for one.
-    pub vip: Option<VipId>,
-    /// The node that gets it (the own one included), if a node was chosen.
-    pub node: Option<NodeIndex>,
+    /// For which VIP, or [`VipId::NONE`].
+    pub vip: VipId,
+    /// The node that gets it (the own one included), or [`NodeIndex::NONE`].
+    pub node: NodeIndex,
     /// The packet opens a flow.
     pub new_flow: bool,
 }
@@ -79,7 +83,7 @@ impl Verdict {
     /// A verdict about something that is no flow of a VIP.
     #[inline(always)]
     const fn other(action: Action, reason: Reason) -> Self {
-        Self { action, reason, vip: None, node: None, new_flow: false }
+        Self { action, ifindex: 0, reason, vip: VipId::NONE, node: NodeIndex::NONE, new_flow: false }
     }
 
     /// None of our business.
@@ -112,7 +116,7 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
     let end = link.l3 + usize::from(ip.total_len.get());
     let at = tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl };
     let (src, dst) = (ip.src, ip.dst);
-    tcp::steer::<tcp::V4, P, T>(packet, tables, link, &at, src, dst)
+    tcp::steer::<tcp::V4, P, T>(packet, tables, link, at, src, dst)
 }
 
 #[inline(always)]
@@ -132,7 +136,7 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
         return Verdict::NOT_OURS;
     }
     let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit };
-    tcp::steer::<tcp::V6, P, T>(packet, tables, link, &at, src, dst)
+    tcp::steer::<tcp::V6, P, T>(packet, tables, link, at, src, dst)
 }
 
 /// Takes a hand-over worth `cost_ns` out of a walk budget that is paid for until `paid_until_ns`, of which `burst_ns` may

@@ -4,7 +4,7 @@
 //! and `bpf_tcp_check_syncookie` 5.2 (both from XDP), the loops of the decision 5.3. From 6.10 on, per-CPU arrays (counters)
 //! are read without a call.
 
-use core::{mem, ptr};
+use core::{hint::assert_unchecked, mem, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -18,7 +18,7 @@ use ingress_common::{
         SLOT_PAGE_LEN, SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
     },
     packet::{Packet, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
-    steer::{Segment, Tables, Tuple, Verdict, charge},
+    steer::{Question, Segment, Tables, Tuple, Verdict, charge, choose},
 };
 
 use crate::maps;
@@ -38,6 +38,8 @@ impl Frame {
     #[inline(always)]
     fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
         let start = self.start + offset;
+        // SAFETY: no frame lies at address zero. Said, because a reference that may be null costs a comparison each time.
+        unsafe { assert_unchecked(start != 0) };
         (start + size_of::<T>() <= self.end).then_some(start as *mut T)
     }
 }
@@ -131,13 +133,13 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn vip4(&self, key: &VipKey4) -> Option<Vip> {
+    fn vip4(&self, key: VipKey4) -> Option<Vip> {
         // SAFETY: copied at once; an entry that is replaced meanwhile is at worst an old or a new one.
         unsafe { maps::VIPS4.get(key) }.copied()
     }
 
     #[inline(always)]
-    fn vip6(&self, key: &VipKey6) -> Option<Vip> {
+    fn vip6(&self, key: VipKey6) -> Option<Vip> {
         // SAFETY: as in `vip4`.
         unsafe { maps::VIPS6.get(key) }.copied()
     }
@@ -149,7 +151,7 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn addr6(&self, addr: &Ip6) -> Option<Addr> {
+    fn addr6(&self, addr: Ip6) -> Option<Addr> {
         // SAFETY: as in `vip4`.
         unsafe { maps::ADDRS6.get(addr) }.copied()
     }
@@ -164,6 +166,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn choose(&self, hash: u32, question: Question) -> NodeIndex {
+        NodeIndex(choose_node(hash, question as u32) as u16)
+    }
+
+    #[inline(always)]
     fn node(&self, index: NodeIndex) -> Option<&Node> {
         maps::NODES.get(u32::from(index.0))
     }
@@ -175,35 +182,35 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn flow4(&self, key: &FlowKey4) -> Option<Flow> {
+    fn flow4(&self, key: FlowKey4) -> Option<Flow> {
         // SAFETY: as in `vip4`.
         unsafe { maps::FLOWS4.get(key) }.copied()
     }
 
     #[inline(always)]
-    fn learn4(&self, key: &FlowKey4, flow: Flow) {
+    fn learn4(&self, key: FlowKey4, flow: Flow) {
         // Not remembered costs a walk later, no more.
         let _full = maps::FLOWS4.insert(key, flow, u64::from(BPF_ANY));
     }
 
     #[inline(always)]
-    fn forget4(&self, key: &FlowKey4) {
+    fn forget4(&self, key: FlowKey4) {
         let _unknown = maps::FLOWS4.remove(key);
     }
 
     #[inline(always)]
-    fn flow6(&self, key: &FlowKey6) -> Option<Flow> {
+    fn flow6(&self, key: FlowKey6) -> Option<Flow> {
         // SAFETY: as in `vip4`.
         unsafe { maps::FLOWS6.get(key) }.copied()
     }
 
     #[inline(always)]
-    fn learn6(&self, key: &FlowKey6, flow: Flow) {
+    fn learn6(&self, key: FlowKey6, flow: Flow) {
         let _full = maps::FLOWS6.insert(key, flow, u64::from(BPF_ANY));
     }
 
     #[inline(always)]
-    fn forget6(&self, key: &FlowKey6) {
+    fn forget6(&self, key: FlowKey6) {
         let _unknown = maps::FLOWS6.remove(key);
     }
 
@@ -256,22 +263,29 @@ pub(crate) fn count(verdict: &Verdict, bytes: usize) {
         // SAFETY: this CPU's own value.
         unsafe { *counter += 1 };
     }
-    if let Some(vip) = verdict.vip {
-        add(maps::VIP_COUNTERS.get_ptr_mut(u32::from(vip.0)), verdict, bytes);
-    }
-    if let Some(node) = verdict.node {
-        add(maps::NODE_COUNTERS.get_ptr_mut(u32::from(node.0)), verdict, bytes);
-    }
+    // Numbers that stand for "none" lie outside the maps.
+    add(maps::VIP_COUNTERS.get_ptr_mut(u32::from(verdict.vip.0)), verdict, bytes);
+    add(maps::NODE_COUNTERS.get_ptr_mut(u32::from(verdict.node.0)), verdict, bytes);
 }
 
 #[inline(always)]
 fn add(count: Option<*mut Count>, verdict: &Verdict, bytes: usize) {
-    // SAFETY: this CPU's own value, or null.
-    if let Some(count) = unsafe { count.unwrap_or(ptr::null_mut()).as_mut() } {
+    if let Some(count) = count {
+        // SAFETY: this CPU's own value.
+        let count = unsafe { &mut *count };
         count.packets += 1;
         count.bytes += bytes as u64;
         count.flows += u64::from(verdict.new_flow);
     }
+}
+
+/// [`choose`] as a global function: verified by itself, once, whoever calls it with whatever in its registers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn choose_node(hash: u32, question: u32) -> u32 {
+    // No socket is looked up here, so no context is needed.
+    let kernel = Kernel { ctx: ptr::null_mut() };
+    u32::from(choose(&kernel, hash, Question::from_number(question)).0)
 }
 
 /// The context as socket helpers want it.

@@ -38,16 +38,15 @@ fn xdp_front(ctx: XdpContext) -> u32 {
         Action::Drop => xdp_action::XDP_DROP,
         Action::Transmit => xdp_action::XDP_TX,
         // SAFETY: takes two integers; a wrong interface index makes the kernel drop the packet.
-        Action::Redirect(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+        Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
     }
 }
 
 /// Tells the daemon's log. Only in programs loaded with logging on: the verifier removes it from all others.
 #[inline(never)]
 fn log(ctx: &XdpContext, verdict: &Verdict) {
-    let node = verdict.node.map_or(-1, |node| i32::from(node.0));
-    let vip = verdict.vip.map_or(-1, |vip| i32::from(vip.0));
-    info!(ctx, "{} vip={} node={} new={}", verdict.reason.name(), vip, node, u8::from(verdict.new_flow));
+    let (reason, vip, node) = (verdict.reason.name(), verdict.vip.0, verdict.node.0);
+    info!(ctx, "{} vip={} node={} new={}", reason, vip, node, u8::from(verdict.new_flow));
 }
 
 #[panic_handler]

@@ -35,6 +35,11 @@ pub const MAX_VIPS: u32 = 4096;
 pub struct VipId(pub u16);
 map_type!(VipId, 2);
 
+impl VipId {
+    /// No VIP.
+    pub const NONE: Self = Self(u16::MAX);
+}
+
 /// Key of [`VIPS4`].
 #[derive(
     Clone,

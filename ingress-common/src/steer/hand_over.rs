@@ -5,13 +5,11 @@ use crate::abi::Node;
 use crate::packet::Packet;
 use crate::packet::eth::EthHdr;
 
-use super::Action;
-
-/// Rewrites the frame for `node` and says by which interface it leaves. The caller has set the hop limit.
+/// Rewrites the frame for `node`. The caller has set the hop limit.
 #[inline(always)]
-pub(super) fn l2<P: Packet + ?Sized>(packet: &mut P, node: &Node, ifindex: u32) -> Option<Action> {
+pub(super) fn l2<P: Packet + ?Sized>(packet: &mut P, node: &Node) -> Option<()> {
     let eth = packet.at_mut::<EthHdr>(0)?;
     eth.dst = node.dst_mac;
     eth.src = node.src_mac;
-    Some(if node.ifindex == ifindex { Action::Transmit } else { Action::Redirect(node.ifindex) })
+    Some(())
 }

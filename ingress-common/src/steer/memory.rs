@@ -98,20 +98,20 @@ impl Tables for Memory {
         self.heartbeat_ns
     }
 
-    fn vip4(&self, key: &VipKey4) -> Option<Vip> {
-        self.vips4.get(key).copied()
+    fn vip4(&self, key: VipKey4) -> Option<Vip> {
+        self.vips4.get(&key).copied()
     }
 
-    fn vip6(&self, key: &VipKey6) -> Option<Vip> {
-        self.vips6.get(key).copied()
+    fn vip6(&self, key: VipKey6) -> Option<Vip> {
+        self.vips6.get(&key).copied()
     }
 
     fn addr4(&self, addr: Ip4) -> Option<Addr> {
         self.addrs4.get(&addr).copied()
     }
 
-    fn addr6(&self, addr: &Ip6) -> Option<Addr> {
-        self.addrs6.get(addr).copied()
+    fn addr6(&self, addr: Ip6) -> Option<Addr> {
+        self.addrs6.get(&addr).copied()
     }
 
     fn slot(&self, table: u32, hash: u32) -> Option<&Slot> {
@@ -127,28 +127,28 @@ impl Tables for Memory {
         self.peers.get(&mac).copied()
     }
 
-    fn flow4(&self, key: &FlowKey4) -> Option<Flow> {
-        self.flows4.borrow().get(key).copied()
+    fn flow4(&self, key: FlowKey4) -> Option<Flow> {
+        self.flows4.borrow().get(&key).copied()
     }
 
-    fn learn4(&self, key: &FlowKey4, flow: Flow) {
-        self.flows4.borrow_mut().insert(*key, flow);
+    fn learn4(&self, key: FlowKey4, flow: Flow) {
+        self.flows4.borrow_mut().insert(key, flow);
     }
 
-    fn forget4(&self, key: &FlowKey4) {
-        self.flows4.borrow_mut().remove(key);
+    fn forget4(&self, key: FlowKey4) {
+        self.flows4.borrow_mut().remove(&key);
     }
 
-    fn flow6(&self, key: &FlowKey6) -> Option<Flow> {
-        self.flows6.borrow().get(key).copied()
+    fn flow6(&self, key: FlowKey6) -> Option<Flow> {
+        self.flows6.borrow().get(&key).copied()
     }
 
-    fn learn6(&self, key: &FlowKey6, flow: Flow) {
-        self.flows6.borrow_mut().insert(*key, flow);
+    fn learn6(&self, key: FlowKey6, flow: Flow) {
+        self.flows6.borrow_mut().insert(key, flow);
     }
 
-    fn forget6(&self, key: &FlowKey6) {
-        self.flows6.borrow_mut().remove(key);
+    fn forget6(&self, key: FlowKey6) {
+        self.flows6.borrow_mut().remove(&key);
     }
 
     fn has_socket4(&self, tuple: &Tuple<Ip4>, _segment: &Segment) -> bool {

@@ -51,7 +51,7 @@ pub(super) fn answer<P: Packet + ?Sized, T: Tables>(
     if ip.hop_limit != HOP_LIMIT || ip.payload_len.get() < BARE_LEN {
         return Verdict::NOT_OURS;
     }
-    let Some(addr) = tables.addr6(&target) else { return Verdict::NOT_OURS };
+    let Some(addr) = tables.addr6(target) else { return Verdict::NOT_OURS };
     let Some(config) = ready(tables) else { return Verdict::other(Action::Pass, Reason::PassNotReady) };
     if addr.flags & Addr::OWNER == 0 {
         return Verdict::other(Action::Drop, Reason::NdpNotOwner);

@@ -5,9 +5,13 @@ use crate::abi::{
     Addr, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Vip, VipKey4, VipKey6,
 };
 
+use super::slot::{Question, choose};
 use super::tcp::{Segment, Tuple};
 
-/// See the module. Look-ups that fail (a full table, a missing entry) are `None` or do nothing; none of them is an error.
+/// See the module. Keys come by value: an address that leaks into a helper would pin the whole structure around it to the
+/// BPF stack.
+///
+/// Look-ups that fail (a full table, a missing entry) are `None` or do nothing; none of them is an error.
 pub trait Tables {
     /// The `CONFIG` map.
     fn config(&self) -> Option<&Config>;
@@ -16,32 +20,41 @@ pub trait Tables {
     /// The `HEARTBEAT` map.
     fn heartbeat_ns(&self) -> u64;
     /// The `VIPS4` map.
-    fn vip4(&self, key: &VipKey4) -> Option<Vip>;
+    fn vip4(&self, key: VipKey4) -> Option<Vip>;
     /// The `VIPS6` map.
-    fn vip6(&self, key: &VipKey6) -> Option<Vip>;
+    fn vip6(&self, key: VipKey6) -> Option<Vip>;
     /// The `ADDRS4` map.
     fn addr4(&self, addr: Ip4) -> Option<Addr>;
     /// The `ADDRS6` map.
-    fn addr6(&self, addr: &Ip6) -> Option<Addr>;
+    fn addr6(&self, addr: Ip6) -> Option<Addr>;
     /// The slot of this flow hash in the table number `table`.
     fn slot(&self, table: u32, hash: u32) -> Option<&Slot>;
+    /// [`super::choose`] over these tables. A place of its own, so that the kernel's half can put it into a function that the
+    /// verifier checks once instead of at every call.
+    #[inline(always)]
+    fn choose(&self, hash: u32, question: Question) -> NodeIndex
+    where
+        Self: Sized,
+    {
+        choose(self, hash, question)
+    }
     /// The `NODES` map.
     fn node(&self, index: NodeIndex) -> Option<&Node>;
     /// The `PEERS` map.
     fn peer(&self, mac: Mac) -> Option<NodeIndex>;
 
     /// The `FLOWS4` map.
-    fn flow4(&self, key: &FlowKey4) -> Option<Flow>;
+    fn flow4(&self, key: FlowKey4) -> Option<Flow>;
     /// Remembers a flow.
-    fn learn4(&self, key: &FlowKey4, flow: Flow);
+    fn learn4(&self, key: FlowKey4, flow: Flow);
     /// Forgets a flow, if it is remembered.
-    fn forget4(&self, key: &FlowKey4);
+    fn forget4(&self, key: FlowKey4);
     /// The `FLOWS6` map.
-    fn flow6(&self, key: &FlowKey6) -> Option<Flow>;
+    fn flow6(&self, key: FlowKey6) -> Option<Flow>;
     /// Remembers a flow.
-    fn learn6(&self, key: &FlowKey6, flow: Flow);
+    fn learn6(&self, key: FlowKey6, flow: Flow);
     /// Forgets a flow, if it is remembered.
-    fn forget6(&self, key: &FlowKey6);
+    fn forget6(&self, key: FlowKey6);
 
     /// Whether this node's kernel has the connection that the segment belongs to: established, closing, time-wait or
     /// half open. A listener counts only if the segment completes a SYN cookie of ours.

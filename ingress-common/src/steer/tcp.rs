@@ -1,7 +1,7 @@
 //! A TCP segment to a VIP: the walk of `steer`'s description, for either IP version.
 
 use crate::abi::{
-    Be16, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Node, NodeIndex, Slot, Vip, VipId, VipKey4, VipKey6,
+    Be16, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Node, NodeIndex, Vip, VipId, VipKey4, VipKey6,
 };
 use crate::hash;
 use crate::packet::Packet;
@@ -10,10 +10,11 @@ use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::Ipv6Hdr;
 use crate::packet::tcp::{PROTO, TcpFlags, TcpHdr};
 
-use super::slot::{self, Choice};
+use super::slot::{self, Question};
 use super::{Action, HOP_STEERED, HOP_WALK, Reason, Tables, Verdict, hand_over, ready};
 
 /// Where in the frame things are.
+#[derive(Clone, Copy)]
 pub(super) struct At {
     /// Interface that it came in by.
     pub(super) ifindex: u32,
@@ -54,13 +55,13 @@ pub struct Segment {
 /// What differs between the IP versions.
 pub(super) trait Family {
     type Addr: Copy;
-    type FlowKey;
+    type FlowKey: Copy;
 
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>) -> Option<Vip>;
     fn flow_key(tuple: &Tuple<Self::Addr>, vip: VipId) -> Self::FlowKey;
-    fn flow<T: Tables>(tables: &T, key: &Self::FlowKey) -> Option<Flow>;
-    fn learn<T: Tables>(tables: &T, key: &Self::FlowKey, flow: Flow);
-    fn forget<T: Tables>(tables: &T, key: &Self::FlowKey);
+    fn flow<T: Tables>(tables: &T, key: Self::FlowKey) -> Option<Flow>;
+    fn learn<T: Tables>(tables: &T, key: Self::FlowKey, flow: Flow);
+    fn forget<T: Tables>(tables: &T, key: Self::FlowKey);
     fn hash(key: u64, tuple: &Tuple<Self::Addr>) -> u32;
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
     fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()>;
@@ -75,7 +76,7 @@ pub(super) struct V6;
 struct Steering<'a, F: Family, T> {
     tables: &'a T,
     config: &'a Config,
-    at: &'a At,
+    at: At,
     tuple: Tuple<F::Addr>,
     vip: VipId,
     key: F::FlowKey,
@@ -88,7 +89,7 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     link: &Link,
-    at: &At,
+    at: At,
     src: F::Addr,
     dst: F::Addr,
 ) -> Verdict {
@@ -98,7 +99,7 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     let Some(vip) = F::vip(tables, &tuple) else { return Verdict::NOT_OURS };
     let vip = vip.id;
 
-    let pass = |reason| Verdict { vip: Some(vip), ..Verdict::other(Action::Pass, reason) };
+    let pass = |reason| Verdict { vip, ..Verdict::other(Action::Pass, reason) };
     let Some(config) = ready(tables) else { return pass(Reason::PassNotReady) };
     if !config.uplinks.iter().take_while(|uplink| uplink.ifindex != 0).any(|uplink| uplink.mac == link.dst) {
         return pass(Reason::PassOtherHost);
@@ -115,7 +116,7 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     }
     // What a peer remembers it has acted upon already; two memories must not play ping-pong.
     if !from_peer
-        && let Some(flow) = F::flow(tables, &steering.key)
+        && let Some(flow) = F::flow(tables, steering.key)
         && let Some(node) = tables.node(flow.node)
         && node.is_reachable()
     {
@@ -126,9 +127,8 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
 
 impl<F: Family, T: Tables> Steering<'_, F, T> {
     #[inline(always)]
-    fn slot(&self) -> Option<&Slot> {
-        let hash = F::hash(self.config.hash_key, &self.tuple);
-        self.tables.slot(self.config.active_slots, hash)
+    fn choose(&self, question: Question) -> NodeIndex {
+        self.tables.choose(F::hash(self.config.hash_key, &self.tuple), question)
     }
 
     /// A SYN.
@@ -136,26 +136,20 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
     fn new_flow<P: Packet + ?Sized>(&self, packet: &mut P) -> Verdict {
         let own_serves = slot::own_daemon_lives(self.tables, self.config);
         if self.from_peer && own_serves {
-            F::forget(self.tables, &self.key);
+            F::forget(self.tables, self.key);
             return self.local(Reason::LocalNew);
         }
-        let own = self.config.own_node;
-        let choice = match self.slot() {
-            Some(slot) => slot::for_new_flow(self.tables, slot, own, own_serves),
-            None => Choice::Nobody,
-        };
-        if let Choice::Peer(index) = choice
+        let index = self.choose(if own_serves { Question::NewFlow } else { Question::NewFlowElsewhere });
+        if index != self.config.own_node
             && let Some(node) = self.tables.node(index)
         {
+            F::learn(self.tables, self.key, Flow { node: index, ..Flow::default() });
             // Only a node whose daemon is dead gets here with a peer's packet; it counts down like a walk.
             let hop_limit = if self.from_peer { HOP_WALK } else { HOP_STEERED };
-            if self.at.hop_limit > 1 {
-                F::learn(self.tables, &self.key, Flow { node: index, ..Flow::default() });
-            }
             return self.forward(packet, index, node, hop_limit, Reason::ForwardNew);
         }
-        F::forget(self.tables, &self.key);
-        self.local(if choice == Choice::Own { Reason::LocalNew } else { Reason::LocalAlone })
+        F::forget(self.tables, self.key);
+        self.local(if index == self.config.own_node { Reason::LocalNew } else { Reason::LocalAlone })
     }
 
     /// Not a SYN, and the flow table is of no help.
@@ -164,24 +158,22 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         if F::has_socket(self.tables, &self.tuple, segment) {
             return self.local(Reason::LocalSocket);
         }
-        let Some(slot) = self.slot() else { return self.local(Reason::LocalUnknown) };
-        let own = self.config.own_node;
         // A walk that is under way goes on behind the own rank. Otherwise it starts with the node that gets new flows; if
         // that is this one, or a peer has started with this one, the first of the ranks is next.
-        let asked = self.from_peer && self.at.hop_limit <= HOP_WALK;
-        let start = if asked { Choice::Own } else { slot::for_new_flow(self.tables, slot, own, true) };
-        let (next, hop_limit) = match start {
-            Choice::Peer(index) => (Some(index), HOP_WALK),
-            Choice::Own | Choice::Nobody => {
-                let under_way = asked && self.at.hop_limit < HOP_WALK;
-                (slot::next(self.tables, slot, own, under_way), HOP_WALK - 1)
-            }
-        };
-        let Some(index) = next else { return self.local(Reason::LocalUnknown) };
+        let walks = self.from_peer && self.at.hop_limit <= HOP_WALK;
+        let (mut index, mut hop_limit) = (self.config.own_node, HOP_WALK);
+        if !walks {
+            index = self.choose(Question::NewFlow);
+        }
+        if index == self.config.own_node {
+            let under_way = walks && self.at.hop_limit < HOP_WALK;
+            index = self.choose(if under_way { Question::BehindOwn } else { Question::FirstOther });
+            hop_limit = HOP_WALK - 1;
+        }
         let Some(node) = self.tables.node(index) else { return self.local(Reason::LocalUnknown) };
         // The first hand-over is what any packet from outside costs; only the following ones multiply it.
         if self.from_peer && !self.tables.take_walk(self.config.walk_cost_ns, self.config.walk_burst_ns) {
-            return self.verdict(Action::Drop, Reason::DropWalkBudget, None);
+            return self.dropped(Reason::DropWalkBudget);
         }
         self.forward(packet, index, node, hop_limit, Reason::ForwardWalk)
     }
@@ -197,23 +189,29 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         reason: Reason,
     ) -> Verdict {
         if self.at.hop_limit <= 1 {
-            return self.verdict(Action::Drop, Reason::DropHopLimit, None);
+            return self.dropped(Reason::DropHopLimit);
         }
         let hop_limit = hop_limit.min(self.at.hop_limit - 1);
-        let action = F::set_hop_limit(packet, self.at.l3, hop_limit)
-            .and_then(|()| hand_over::l2(packet, node, self.at.ifindex))
-            .unwrap_or(Action::Drop);
-        self.verdict(action, reason, Some(index))
+        let written =
+            F::set_hop_limit(packet, self.at.l3, hop_limit).and_then(|()| hand_over::l2(packet, node));
+        debug_assert!(written.is_some(), "the headers were read before");
+        let (action, ifindex) = if node.ifindex == self.at.ifindex {
+            (Action::Transmit, 0)
+        } else {
+            (Action::Redirect, node.ifindex)
+        };
+        Verdict { action, ifindex, reason, vip: self.vip, node: index, new_flow: false }
     }
 
     #[inline(always)]
     fn local(&self, reason: Reason) -> Verdict {
-        self.verdict(Action::Pass, reason, Some(self.config.own_node))
+        let node = self.config.own_node;
+        Verdict { vip: self.vip, node, ..Verdict::other(Action::Pass, reason) }
     }
 
     #[inline(always)]
-    fn verdict(&self, action: Action, reason: Reason, node: Option<NodeIndex>) -> Verdict {
-        Verdict { action, reason, vip: Some(self.vip), node, new_flow: false }
+    fn dropped(&self, reason: Reason) -> Verdict {
+        Verdict { vip: self.vip, ..Verdict::other(Action::Drop, reason) }
     }
 }
 
@@ -223,7 +221,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip4>) -> Option<Vip> {
-        tables.vip4(&VipKey4 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
+        tables.vip4(VipKey4 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
     }
 
     #[inline(always)]
@@ -232,17 +230,17 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn flow<T: Tables>(tables: &T, key: &FlowKey4) -> Option<Flow> {
+    fn flow<T: Tables>(tables: &T, key: FlowKey4) -> Option<Flow> {
         tables.flow4(key)
     }
 
     #[inline(always)]
-    fn learn<T: Tables>(tables: &T, key: &FlowKey4, flow: Flow) {
+    fn learn<T: Tables>(tables: &T, key: FlowKey4, flow: Flow) {
         tables.learn4(key, flow);
     }
 
     #[inline(always)]
-    fn forget<T: Tables>(tables: &T, key: &FlowKey4) {
+    fn forget<T: Tables>(tables: &T, key: FlowKey4) {
         tables.forget4(key);
     }
 
@@ -269,7 +267,7 @@ impl Family for V6 {
 
     #[inline(always)]
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip6>) -> Option<Vip> {
-        tables.vip6(&VipKey6 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
+        tables.vip6(VipKey6 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
     }
 
     #[inline(always)]
@@ -278,17 +276,17 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn flow<T: Tables>(tables: &T, key: &FlowKey6) -> Option<Flow> {
+    fn flow<T: Tables>(tables: &T, key: FlowKey6) -> Option<Flow> {
         tables.flow6(key)
     }
 
     #[inline(always)]
-    fn learn<T: Tables>(tables: &T, key: &FlowKey6, flow: Flow) {
+    fn learn<T: Tables>(tables: &T, key: FlowKey6, flow: Flow) {
         tables.learn6(key, flow);
     }
 
     #[inline(always)]
-    fn forget<T: Tables>(tables: &T, key: &FlowKey6) {
+    fn forget<T: Tables>(tables: &T, key: FlowKey6) {
         tables.forget6(key);
     }
 

@@ -1,0 +1,134 @@
+//! The real XDP front, loaded but attached nowhere: maps filled from the same plain world that the host tests use, packets
+//! through `BPF_PROG_TEST_RUN`. The kernel takes a test packet for one that came in by `lo` (interface 1).
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::Xdp,
+};
+use ingress_common::{
+    abi::{self, Config, Peer, PeerKey, SLOT_PAGE_LEN, Slot, SlotPage},
+    steer::{Reason, memory::Memory},
+};
+use ingress_tests::paths;
+
+/// The loaded program.
+pub(crate) struct Front {
+    ebpf: Ebpf,
+}
+
+/// What a run gave back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// `XDP_*`.
+    pub(crate) code: u32,
+    pub(crate) packet: Vec<u8>,
+    /// What was counted, [`Reason::NotOurs`] if nothing was.
+    pub(crate) reason: Reason,
+}
+
+impl Front {
+    /// Through the verifier, with empty maps.
+    pub(crate) fn load() -> Result<Self> {
+        Self::load_with(&mut EbpfLoader::new())
+    }
+
+    /// As [`Self::load`], with settings of the loader's.
+    pub(crate) fn load_with(loader: &mut EbpfLoader<'_>) -> Result<Self> {
+        let object = paths::bpf_object();
+        let mut ebpf =
+            loader.load_file(&object).with_context(|| format!("cannot load {}", object.display()))?;
+        let program: &mut Xdp = ebpf.program_mut(abi::PROGRAM).context("no such program")?.try_into()?;
+        program.load().context("the verifier says no")?;
+        Ok(Self { ebpf })
+    }
+
+    /// Makes the maps say what `world` says (on top of what they say already).
+    pub(crate) fn fill(&mut self, world: &Memory) -> Result<()> {
+        for (key, value) in &world.vips4 {
+            self.put(abi::VIPS4, key, value)?;
+        }
+        for (key, value) in &world.vips6 {
+            self.put(abi::VIPS6, key, value)?;
+        }
+        for (key, value) in &world.addrs4 {
+            self.put(abi::ADDRS4, key, value)?;
+        }
+        for (key, value) in &world.addrs6 {
+            self.put(abi::ADDRS6, key, value)?;
+        }
+        for (mac, node) in &world.peers {
+            let key = PeerKey { mac: *mac, reserved: 0 };
+            self.put(abi::PEERS, &key, &Peer { node: *node, reserved: 0 })?;
+        }
+        for (key, value) in world.flows4.borrow().iter() {
+            self.put(abi::FLOWS4, key, value)?;
+        }
+        for (key, value) in world.flows6.borrow().iter() {
+            self.put(abi::FLOWS6, key, value)?;
+        }
+        for (index, node) in (0..).zip(&world.nodes) {
+            self.array::<abi::Node>(abi::NODES)?.set(index, node, 0)?;
+        }
+        let mut pages: Array<_, SlotPage> = self.array(abi::SLOTS)?;
+        for (number, page) in (0..).zip(world.slots.iter().flat_map(|table| table.chunks(SLOT_PAGE_LEN))) {
+            let mut full = [Slot::EMPTY; SLOT_PAGE_LEN];
+            full[..page.len()].copy_from_slice(page);
+            pages.set(number, full, 0)?;
+        }
+        self.array::<u64>(abi::HEARTBEAT)?.set(0, world.heartbeat_ns, 0)?;
+        self.array::<Config>(abi::CONFIG)?.set(0, world.config, 0)?;
+        Ok(())
+    }
+
+    /// Sends one packet through.
+    pub(crate) fn run(&mut self, packet: &[u8]) -> Result<Ran> {
+        let before = self.reasons()?;
+        let mut out = vec![0; packet.len() + 256];
+        let result = self.test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        let after = self.reasons()?;
+        let counted = Reason::ALL.into_iter().zip(before.into_iter().zip(after));
+        let reason = counted
+            .into_iter()
+            .find(|(_, (before, after))| before != after)
+            .map_or(Reason::NotOurs, |(reason, _)| reason);
+        Ok(Ran { code: result.return_value, packet: out, reason })
+    }
+
+    /// `BPF_PROG_TEST_RUN` as it is.
+    pub(crate) fn test_run(&self, options: TestRunOptions<'_>) -> Result<aya::TestRunResult> {
+        let program: &Xdp = self.ebpf.program(abi::PROGRAM).context("no such program")?.try_into()?;
+        Ok(program.test_run(options)?)
+    }
+
+    /// Instructions that the verifier walked through.
+    pub(crate) fn verified_instructions(&self) -> Result<u32> {
+        let program: &Xdp = self.ebpf.program(abi::PROGRAM).context("no such program")?.try_into()?;
+        program.info()?.verified_instruction_count().context("this kernel does not tell")
+    }
+
+    /// A hash map of the program, to look at.
+    pub(crate) fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
+        Ok(self.ebpf.map_mut(name).ok_or_else(|| anyhow!("no map {name}"))?.try_into()?)
+    }
+
+    fn put<K: Pod, V: Pod>(&mut self, name: &str, key: &K, value: &V) -> Result<()> {
+        Ok(self.hash::<K, V>(name)?.insert(key, value, 0)?)
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
+        Ok(self.ebpf.map_mut(name).ok_or_else(|| anyhow!("no map {name}"))?.try_into()?)
+    }
+
+    /// Packets by reason, summed over the CPUs.
+    fn reasons(&self) -> Result<Vec<u64>> {
+        let map: PerCpuArray<_, u64> = self.ebpf.map(abi::COUNTERS).context("no counters")?.try_into()?;
+        Reason::ALL.into_iter().map(|reason| Ok(map.get(&reason.index(), 0)?.iter().sum())).collect()
+    }
+}
