@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result};
 use crate::lab::{
     Lab, Node,
     http::{self, Target},
-    manifests::{TWO_HOSTS, WILDCARD_HOST},
     serve::Curl,
 };
 
@@ -17,10 +16,7 @@ const SPREAD: usize = 60;
 
 /// Writes the objects and starts the daemons.
 pub(super) fn apply(lab: &Lab) -> Result<()> {
-    lab.declare_cluster()?;
-    lab.manifests().write("wildcard-host", WILDCARD_HOST)?;
-    lab.manifests().write("two-hosts", TWO_HOSTS)?;
-    lab.declare_tls()?;
+    lab.declare_examples()?;
     println!("  Ordinary Kubernetes manifests in a directory that the daemon of every node watches:");
     println!("    Ingress ingress-wildcard-host  foo.bar.com/bar     → service1:80");
     println!("                                   *.foo.com/foo       → service2:80");

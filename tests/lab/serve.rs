@@ -28,11 +28,17 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 impl Lab {
     /// Writes all examples with their cluster, starts all daemons, and waits until every VIP answers.
     pub fn serve_examples(&self) -> Result<()> {
+        self.declare_examples()?;
+        self.start_daemons()
+    }
+
+    /// Writes all examples with their cluster.
+    pub fn declare_examples(&self) -> Result<()> {
         self.declare_cluster()?;
         self.manifests().write("wildcard-host", WILDCARD_HOST)?;
         self.manifests().write("two-hosts", TWO_HOSTS)?;
         self.declare_tls()?;
-        self.start_daemons()
+        Ok(())
     }
 
     /// Writes the TLS example, with a certificate of an authority whose own one goes to [`Lab::authority_file`].

@@ -1,12 +1,15 @@
 //! The two classic examples, and one with TLS: who answers, over IPv4 and IPv6, and that the client's address arrives.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use ingress_tests::lab::{
-    Host, Lab,
-    http::{self, Target},
-    serve::Curl,
+use ingress_tests::{
+    lab::{
+        Host, Lab,
+        http::{self, Target},
+        serve::Curl,
+    },
+    paths,
 };
 use libtest_mimic::Trial;
 
@@ -14,10 +17,19 @@ use super::scenario;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
+        scenario("examples::check_finds_nothing_wrong", check_finds_nothing_wrong),
         scenario("examples::hosts_and_paths", hosts_and_paths),
         scenario("examples::every_node_serves", every_node_serves),
         scenario("examples::tls_and_http2", tls_and_http2),
     ]
+}
+
+fn check_finds_nothing_wrong() -> Result<()> {
+    let lab = Lab::builder("check").build()?;
+    lab.declare_examples()?;
+    let output = Command::new(paths::daemon()).arg("check").arg(lab.manifests().dir()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
 }
 
 fn hosts_and_paths() -> Result<()> {
