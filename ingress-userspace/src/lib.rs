@@ -13,4 +13,5 @@ pub mod l7;
 pub mod model;
 pub mod observe;
 pub mod source;
+pub mod status;
 pub mod translate;

@@ -77,7 +77,7 @@ impl fmt::Display for Reason {
 }
 
 /// One thing that is wrong with one object. The rest of the object, and all others, are served.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
     /// Whose problem it is: the Event goes there.
     pub object: ObjectRef,
