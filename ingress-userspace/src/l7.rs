@@ -144,6 +144,9 @@ impl L7 {
     fn follow(&self, current: &mut BTreeSet<Address>, wanted: &BTreeSet<Address>) {
         let gone: Vec<Address> = current.difference(wanted).copied().collect();
         if !gone.is_empty() {
+            for address in &gone {
+                tracing::info!(address = %address.socket, protocol = ?address.proto, "no longer listening");
+            }
             for worker in &self.workers {
                 // A worker that has ended listens nowhere.
                 let _ = worker.commands.send(Command::Unlisten(gone.clone()));
@@ -168,6 +171,7 @@ impl L7 {
     }
 
     fn hand_out(&self, address: Address, listeners: Vec<std::net::TcpListener>) {
+        tracing::info!(address = %address.socket, protocol = ?address.proto, "listening");
         for (worker, listener) in self.workers.iter().zip(listeners) {
             // A worker that has ended serves nothing.
             let _ = worker.commands.send(Command::Listen(vec![(address, listener)]));

@@ -41,6 +41,9 @@ const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection that we asked to end may take without any stream left.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// A connection with open streams on which no body moved for so long is cut: its client neither reads nor sends.
+/// Twice the time that an endpoint has, so that the client of a slow endpoint gets its answer first.
+const STALLED: Duration = Duration::from_mins(2);
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,7 @@ pub struct Http2 {
 }
 
 /// When something last happened on a connection, and how much is going on.
+#[derive(Debug)]
 struct Activity {
     last: Cell<Instant>,
     streams: Cell<usize>,
@@ -130,6 +134,7 @@ impl Http2 {
             ended = connection.as_mut() => Some(ended),
             () = self.drain.cancelled() => None,
             () = activity.idle(timeouts::CLIENT_IDLE) => None,
+            () = activity.stalled() => Some(Ok(())),
         };
         let ended = if let Some(ended) = ended {
             ended
@@ -138,6 +143,7 @@ impl Http2 {
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = activity.idle(GOODBYE) => Ok(()),
+                () = activity.stalled() => Ok(()),
             }
         };
         if let Err(error) = ended {
@@ -147,6 +153,22 @@ impl Http2 {
 }
 
 impl Activity {
+    /// Something happened.
+    fn touch(&self) {
+        self.last.set(Instant::now());
+    }
+
+    /// Returns when nothing has happened for [`STALLED`].
+    async fn stalled(&self) {
+        loop {
+            let due = self.last.get() + STALLED;
+            if Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due.into()).await;
+        }
+    }
+
     /// Returns when nothing has gone on for so long, counted from now at the earliest.
     async fn idle(&self, limit: Duration) {
         let start = Instant::now();
@@ -184,6 +206,7 @@ struct Stream(Rc<Activity>);
 impl Stream {
     fn new(activity: Rc<Activity>) -> Self {
         activity.streams.set(activity.streams.get() + 1);
+        activity.touch();
         Self(activity)
     }
 }
@@ -191,7 +214,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
-        self.0.last.set(Instant::now());
+        self.0.touch();
     }
 }
 

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use super::Stream;
+use super::{Activity, Stream};
 use crate::l7::balance::InFlight;
 use crate::l7::stats::Stats;
 use crate::l7::timeouts;
@@ -24,6 +24,7 @@ use crate::l7::upstream::hyper::{Pool, Sender};
 #[derive(Debug)]
 pub struct Progress {
     pub(super) last: Cell<Instant>,
+    pub(super) activity: Rc<Activity>,
     /// The client owes us the next piece; else the endpoint has to read or to answer.
     pub(super) client_owes: Cell<bool>,
 }
@@ -57,6 +58,7 @@ impl Body for RequestBody {
         let frame = ready!(Pin::new(body).poll_frame(cx));
         progress.client_owes.set(false);
         progress.last.set(Instant::now());
+        progress.activity.touch();
         if let Some(Ok(frame)) = &frame {
             stats.bytes_in.add(frame.data_ref().map_or(0, Bytes::len) as u64);
         }
@@ -95,7 +97,7 @@ pub struct Streamed {
     /// Set while we wait for the endpoint.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
     pub(super) _in_flight: InFlight,
-    pub(super) _stream: Stream,
+    pub(super) stream: Stream,
 }
 
 /// Why a response's body broke off.
@@ -148,6 +150,7 @@ impl Streamed {
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         };
         self.timer = None;
+        self.stream.0.touch();
         match &frame {
             Some(Ok(frame)) => self.stats.bytes_out.add(frame.data_ref().map_or(0, Bytes::len) as u64),
             Some(Err(_)) => {

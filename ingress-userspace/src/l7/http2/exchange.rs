@@ -72,7 +72,11 @@ async fn forward(
     body: Incoming,
     stream: Stream,
 ) -> Result<Response<ResponseBody>, Answer> {
-    let progress = Rc::new(Progress { last: Cell::new(Instant::now()), client_owes: Cell::new(false) });
+    let progress = Rc::new(Progress {
+        last: Cell::new(Instant::now()),
+        activity: Rc::clone(&stream.0),
+        client_owes: Cell::new(false),
+    });
     let body = if body.is_end_stream() {
         RequestBody::Empty
     } else {
@@ -191,7 +195,7 @@ fn passed_on(
         stats: Arc::clone(&http2.worker.stats),
         timer: None,
         _in_flight: picked,
-        _stream: stream,
+        stream,
     });
     if streamed.body.is_end_stream() {
         streamed.finish();

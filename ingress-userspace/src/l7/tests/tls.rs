@@ -106,6 +106,14 @@ fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> Str
     answer
 }
 
+/// Asks, and reads something of the answer.
+fn ask_head(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
+    write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut buffer = [0; 4096];
+    let n = stream.read(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..n]).into_owned()
+}
+
 #[test]
 fn certificates_by_server_name() {
     let exact = certificate("exact", &[HostPattern::Exact("a.foo.test".into())]);
@@ -139,6 +147,22 @@ fn rotation_leaves_connections_alone() {
     let answer = ask(&mut before, "a.test");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(answer.to_ascii_lowercase().contains("x-forwarded-proto: https\r\n"));
+}
+
+#[test]
+fn sessions_are_resumed_on_any_worker() {
+    let router = Router::start(&Rules::default());
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let config = client_config(versions, &["http/1.1"]);
+        let mut first = connect(router.https, &config, "a.test");
+        assert_eq!(first.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        // Tickets of TLS 1.3 come with the first answer.
+        assert!(ask_head(&mut first, "a.test").starts_with("HTTP/1.1 404 "));
+        let resumed = (0..8).map(|_| connect(router.https, &config, "a.test").conn.handshake_kind());
+        // One ticket may be used once (RFC 8446 C.4); we send two.
+        let resumed = resumed.filter(|kind| *kind == Some(rustls::HandshakeKind::Resumed)).count();
+        assert!(resumed >= 2, "{resumed}");
+    }
 }
 
 #[test]
