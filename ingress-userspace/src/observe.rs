@@ -1,3 +1,5 @@
-//! Watching the daemon: the admin address (health, metrics) and the control socket (status, drain).
+//! Watching the daemon: the admin address and the control socket, and what they show.
 
 pub mod admin;
+pub mod metrics;
+pub mod status;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::translate::DefaultBackend;
+
 /// Where the objects come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceArg {
@@ -112,7 +114,7 @@ pub struct RunArgs {
     pub watch_ingress_without_class: bool,
     /// Backend of requests that no rule matches.
     #[arg(long, env = "XDP_INGRESS_DEFAULT_BACKEND", value_name = "NAMESPACE/SERVICE:PORT")]
-    pub default_backend: Option<String>,
+    pub default_backend: Option<DefaultBackend>,
     /// Router threads; one per core by default.
     #[arg(long, env = "XDP_INGRESS_WORKERS", value_name = "N")]
     pub workers: Option<std::num::NonZeroUsize>,

@@ -1,8 +1,209 @@
-//! `xdp-ingress run`.
+//! `xdp-ingress run`: starts the parts, lets changes flow from the source to the data plane, and drains at the end. The
+//! only file that knows all rooms.
 
-use super::config::RunArgs;
+mod daemon;
 
-/// Runs the daemon until it is told to stop.
-pub fn run(_arguments: &RunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not wired yet")
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::client::SOCKET_NAME;
+use super::config::{RunArgs, SourceArg, Switch, XdpMode};
+use crate::l4::membership::Key;
+use crate::l4::{self, L4};
+use crate::l7::{self, L7};
+use crate::observe::admin;
+use crate::source;
+use crate::translate::{Settings, translate};
+use daemon::Daemon;
+
+/// How long the others need to learn that this node drains, before its router stops accepting: heartbeats of the
+/// membership go out at once, and packets of new connections that are under way still arrive.
+const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+
+/// Runs the daemon until it is told to stop (SIGTERM or SIGINT, twice to stop without waiting for connections).
+pub fn run(arguments: &RunArgs) -> anyhow::Result<()> {
+    let settings = settings(arguments);
+    // The control side only: requests are served by the router's own threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("starting the control threads")?;
+    let result = runtime.block_on(serve(arguments, settings));
+    // Nothing that is still running there (watches, file look-ups) is worth waiting for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let node = node_name(arguments)?;
+    std::fs::create_dir_all(&arguments.state_dir)
+        .with_context(|| format!("creating the state directory {}", arguments.state_dir.display()))?;
+    let l4 = match arguments.l4 {
+        Switch::On => Some(L4::start(l4_config(arguments, &node)?).await?),
+        Switch::Off => None,
+    };
+    let daemon = Arc::new(Daemon::new(arguments, node.clone(), l4));
+    let socket = arguments.state_dir.join(SOCKET_NAME);
+    let _socket_file = admin::serve_unix(&socket, daemon.clone())
+        .with_context(|| format!("listening on the control socket {}", socket.display()))?;
+    admin::serve_tcp(arguments.admin, daemon.clone())
+        .await
+        .with_context(|| format!("listening on the admin address {} (--admin)", arguments.admin))?;
+
+    let (mut objects, _client) = start_source(arguments).await?;
+    // What the source has read already counts as a change, too.
+    objects.mark_changed();
+    let first = tokio::select! {
+        first = next_change(&mut objects, &settings) => first?,
+        () = stop.asked() => return Ok(()),
+    };
+    daemon.start_router(L7::start(l7_config(arguments), &first.snapshot)?);
+    daemon.publish(&first);
+    tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
+
+    loop {
+        tokio::select! {
+            change = next_change(&mut objects, &settings) => {
+                let change = change?;
+                daemon.publish(&change);
+            }
+            () = stop.asked() => break,
+        }
+    }
+    tracing::info!(grace = ?arguments.grace_period, "draining: new connections go elsewhere, established ones may end");
+    tokio::select! {
+        () = drain(&daemon, arguments.grace_period) => {}
+        () = stop.asked() => tracing::warn!("told to stop twice: cutting what is still open"),
+    }
+    daemon.stop_front().await;
+    Ok(())
+}
+
+async fn drain(daemon: &Daemon, grace: Duration) {
+    let deadline = Instant::now() + grace;
+    admin::Daemon::drain(daemon, true);
+    if daemon.has_peers() {
+        tokio::time::sleep(DRAIN_NOTICE.min(grace)).await;
+    }
+    daemon.drain_router(deadline.saturating_duration_since(Instant::now())).await;
+}
+
+/// A translated state of the objects on its way to the data plane.
+pub(super) struct Change {
+    snapshot: Arc<crate::model::Snapshot>,
+    problems: Arc<Vec<crate::model::Problem>>,
+    /// When it was taken from the source.
+    since: Instant,
+}
+
+/// Waits for the source to have something new and translates it.
+async fn next_change(objects: &mut source::Receiver, settings: &Settings) -> anyhow::Result<Change> {
+    loop {
+        objects.changed().await.context("the source of objects ended")?;
+        let since = Instant::now();
+        let Some(latest) = objects.borrow_and_update().clone() else { continue };
+        let settings = Settings { now: jiff::Timestamp::now().as_second(), ..settings.clone() };
+        // Milliseconds with many objects: not on a thread that must answer probes.
+        let (snapshot, problems) = tokio::task::spawn_blocking(move || translate(&latest, &settings))
+            .await
+            .context("translating the objects")?;
+        return Ok(Change { snapshot: Arc::new(snapshot), problems: Arc::new(problems), since });
+    }
+}
+
+async fn start_source(arguments: &RunArgs) -> anyhow::Result<(source::Receiver, Option<kube::Client>)> {
+    match &arguments.source {
+        SourceArg::Directory(path) => Ok((source::directory(path.clone()).await?, None)),
+        SourceArg::Kubernetes => {
+            let client = source::client(arguments.kubeconfig.as_deref()).await?;
+            Ok((source::kubernetes(&client), Some(client)))
+        }
+    }
+}
+
+fn settings(arguments: &RunArgs) -> Settings {
+    Settings {
+        ingress_class: arguments.ingress_class.clone(),
+        also_class: arguments.also_class.clone(),
+        watch_without_class: arguments.watch_ingress_without_class,
+        default_backend: arguments.default_backend.clone(),
+        now: 0,
+    }
+}
+
+fn node_name(arguments: &RunArgs) -> anyhow::Result<String> {
+    if let Some(name) = &arguments.node_name {
+        return Ok(name.clone());
+    }
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    anyhow::ensure!(
+        !name.is_empty(),
+        "this host has no name: pass --node-name with the name of its Node object"
+    );
+    Ok(name)
+}
+
+fn l4_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l4::Config> {
+    anyhow::ensure!(
+        !arguments.interface.is_empty(),
+        "--interface is needed with --l4 on: name the uplink at which clients' packets arrive (or use --l4 off)"
+    );
+    let mut config = l4::Config::new(node, arguments.interface.clone(), &arguments.pin_path);
+    config.mode = match arguments.xdp_mode {
+        XdpMode::Auto => l4::Mode::Auto,
+        XdpMode::Native => l4::Mode::Native,
+        XdpMode::Generic => l4::Mode::Generic,
+    };
+    config.membership.port = arguments.membership_port;
+    config.membership.key = arguments.membership_key_file.as_deref().map(membership_key).transpose()?;
+    config.bpf_log = arguments.bpf_log;
+    Ok(config)
+}
+
+fn membership_key(file: &Path) -> anyhow::Result<Key> {
+    let bytes = std::fs::read(file)
+        .with_context(|| format!("reading the membership key {} (--membership-key-file)", file.display()))?;
+    Key::new(&bytes).with_context(|| {
+        format!("the membership key {} is shorter than {} bytes", file.display(), Key::MIN_LEN)
+    })
+}
+
+fn l7_config(arguments: &RunArgs) -> l7::Config {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    l7::Config {
+        workers: arguments.workers.map_or_else(cores, NonZeroUsize::get),
+        http: arguments.http.clone(),
+        https: arguments.https.clone(),
+        follow_vips: arguments.l4 == Switch::On,
+    }
+}
+
+/// Asked to stop: SIGTERM or SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

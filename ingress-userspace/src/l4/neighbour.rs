@@ -22,7 +22,7 @@ const RESCAN: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The way to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// On a common link: frames go to its hardware address.
@@ -30,10 +30,10 @@ pub enum Way {
         /// Interface index.
         link: u32,
         /// Our hardware address there.
-        #[serde(serialize_with = "as_text")]
+        #[serde(with = "mac_text")]
         from: Mac,
         /// The peer's.
-        #[serde(serialize_with = "as_text")]
+        #[serde(with = "mac_text")]
         to: Mac,
     },
     /// On a common link, but its hardware address is not known (yet).
@@ -47,8 +47,33 @@ pub enum Way {
     NoRoute,
 }
 
-fn as_text<S: serde::Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(mac)
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Link { to, .. } => write!(f, "link, {to}"),
+            Self::Unresolved => f.write_str("link, address not known yet"),
+            Self::Routed { gateway } => write!(f, "behind {gateway}: not reachable"),
+            Self::NoRoute => f.write_str("no route"),
+        }
+    }
+}
+
+/// A hardware address as text: `02:00:00:00:00:01`.
+mod mac_text {
+    use ingress_common::abi::Mac;
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(mac)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        let bytes: Option<[u8; 6]> = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Mac::new).ok_or_else(|| D::Error::custom(format!("`{text}` is no hardware address")))
+    }
 }
 
 /// What the kernel says at a moment.

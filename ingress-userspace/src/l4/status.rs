@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use ingress_common::abi::Count;
 use ingress_common::steer::Reason;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::load::Attachment;
 use super::maps::{self, Counters};
@@ -15,7 +15,7 @@ use super::neighbour::Way;
 use super::sync::{Desired, Placed, Standing};
 
 /// A published snapshot; they count from 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -44,7 +44,7 @@ impl Picture {
 }
 
 /// Sums over all CPUs since the maps were made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Packets.
     pub packets: u64,
@@ -72,7 +72,7 @@ pub struct Counts {
 }
 
 /// A node as the L4 front sees it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// `metadata.name`.
     pub name: String,
@@ -90,7 +90,7 @@ pub struct NodeStatus {
 }
 
 /// One VIP and port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipStatus {
     /// Address and port.
     pub address: SocketAddr,
@@ -102,7 +102,7 @@ pub struct VipStatus {
 }
 
 /// What the L4 front does.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// This node.
     pub node: String,
@@ -121,7 +121,7 @@ pub struct Status {
     /// In address order.
     pub vips: Vec<VipStatus>,
     /// Packets by reason of the verdict; only those that occurred.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<String, u64>,
     /// What does not work right now.
     pub problem: Option<String>,
 }
@@ -191,7 +191,12 @@ pub(crate) fn status(
                 totals,
             })
             .collect(),
-        reasons: counts.reasons.into_iter().filter(|(_, packets)| *packets > 0).collect(),
+        reasons: counts
+            .reasons
+            .into_iter()
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(reason, packets)| (reason.to_owned(), packets))
+            .collect(),
         problem: picture.problem.clone(),
     }
 }

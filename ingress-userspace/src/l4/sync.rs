@@ -26,7 +26,7 @@ pub(crate) use write::{Writer, build};
 const TCP: u16 = 6;
 
 /// What a node does for new flows, seen from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Not heard.
@@ -37,6 +37,17 @@ pub enum Standing {
     Serving,
     /// Keeps its flows, takes no new ones.
     Draining,
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Down => "down",
+            Self::Joining => "joining",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        })
+    }
 }
 
 /// Everything that the maps depend on.

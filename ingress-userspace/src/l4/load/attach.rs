@@ -15,7 +15,7 @@ use crate::l4::netlink::{Link, Netlink, XdpState};
 pub(super) const PIN_PREFIX: &str = "link_";
 
 /// How the program is, or shall be, attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Native where the driver can, generic otherwise. Never the mode of an attachment.
@@ -26,8 +26,18 @@ pub enum Mode {
     Generic,
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
 /// The program on one interface.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attachment {
     /// Name of the interface.
     pub interface: String,

@@ -1,0 +1,185 @@
+//! The running daemon, as the admin address and the control socket see it: the data plane's handles, and the picture of
+//! them that `status` and `/metrics` show.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Change;
+use crate::cli::config::RunArgs;
+use crate::l4::L4;
+use crate::l7::L7;
+use crate::model::Problem;
+use crate::observe::admin;
+use crate::observe::status::{ProblemStatus, SnapshotStatus, State, Status};
+
+/// All handles of the running daemon.
+pub(super) struct Daemon {
+    node: String,
+    source: String,
+    started: Instant,
+    /// `None` with `--l4 off`, and once it has been stopped.
+    l4: Mutex<Option<L4>>,
+    /// Set once the first snapshot is there.
+    l7: OnceLock<L7>,
+    served: Mutex<Served>,
+}
+
+/// What is served, and whether we want to.
+#[derive(Default)]
+struct Served {
+    draining: bool,
+    generation: u64,
+    last: Option<LastChange>,
+}
+
+struct LastChange {
+    snapshot: Arc<crate::model::Snapshot>,
+    problems: Arc<Vec<Problem>>,
+    live_at: Instant,
+    took: Duration,
+}
+
+impl Daemon {
+    pub(super) fn new(arguments: &RunArgs, node: String, l4: Option<L4>) -> Self {
+        Self {
+            node,
+            source: arguments.source.to_string(),
+            started: Instant::now(),
+            l4: Mutex::new(l4),
+            l7: OnceLock::new(),
+            served: Mutex::default(),
+        }
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Called once, with the first snapshot.
+    pub(super) fn start_router(&self, l7: L7) {
+        assert!(self.l7.set(l7).is_ok(), "the router starts once");
+    }
+
+    /// Makes a change live: the router first, so that no packet is led to a VIP at which nobody listens.
+    pub(super) fn publish(&self, change: &Change) {
+        if let Some(l7) = self.l7.get() {
+            l7.publish(&change.snapshot);
+        }
+        if let Some(l4) = &*lock(&self.l4) {
+            l4.publish(Arc::clone(&change.snapshot));
+        }
+        let mut served = lock(&self.served);
+        log_problems(served.last.as_ref().map_or(&[], |last| &last.problems), &change.problems);
+        served.generation += 1;
+        served.last = Some(LastChange {
+            snapshot: Arc::clone(&change.snapshot),
+            problems: Arc::clone(&change.problems),
+            live_at: Instant::now(),
+            took: change.since.elapsed(),
+        });
+    }
+
+    /// Whether there are other nodes that could learn of our draining.
+    pub(super) fn has_peers(&self) -> bool {
+        lock(&self.l4).is_some()
+            && lock(&self.served).last.as_ref().is_some_and(|last| last.snapshot.nodes.len() > 1)
+    }
+
+    /// Stops accepting and waits until the connections have ended, at most for `grace`.
+    pub(super) async fn drain_router(&self, grace: Duration) {
+        if let Some(l7) = self.l7.get() {
+            l7.drain(grace).await;
+        }
+    }
+
+    /// Ends the front's part of the daemon; the program stays in the kernel.
+    pub(super) async fn stop_front(&self) {
+        let l4 = lock(&self.l4).take();
+        if let Some(l4) = l4 {
+            l4.stop().await;
+        }
+    }
+
+    fn picture(&self) -> Status {
+        let not_ready = admin::Daemon::ready(self).err();
+        let served = lock(&self.served);
+        let state = match (&served.last, served.draining) {
+            (None, _) => State::Starting,
+            (Some(_), false) => State::Serving,
+            (Some(_), true) => State::Draining,
+        };
+        let (snapshot, problems) = match &served.last {
+            None => Default::default(),
+            Some(last) => (
+                SnapshotStatus {
+                    generation: served.generation,
+                    age_seconds: last.live_at.elapsed().as_secs(),
+                    last_change_seconds: last.took.as_secs_f64(),
+                    ..SnapshotStatus::of(&last.snapshot)
+                },
+                last.problems.iter().map(ProblemStatus::from).collect(),
+            ),
+        };
+        drop(served);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.clone(),
+            source: self.source.clone(),
+            state,
+            not_ready,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            snapshot,
+            problems,
+            l4: lock(&self.l4).as_ref().map(L4::status),
+            l7: self.l7.get().map(L7::stats).map(Into::into).unwrap_or_default(),
+        }
+    }
+}
+
+impl admin::Daemon for Daemon {
+    fn ready(&self) -> Result<(), String> {
+        let served = lock(&self.served);
+        match &served.last {
+            None => Err("waiting for the objects of the source".to_owned()),
+            Some(_) if served.draining => Err("draining".to_owned()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        crate::observe::metrics::render(self.picture())
+    }
+
+    fn status(&self) -> String {
+        // Plain data with string keys: it always serialises.
+        serde_json::to_string(&self.picture()).unwrap_or_default()
+    }
+
+    fn drain(&self, draining: bool) {
+        lock(&self.served).draining = draining;
+        if let Some(l4) = &*lock(&self.l4) {
+            l4.drain(draining);
+        }
+        tracing::info!(node = self.node, draining, "drain state changed");
+    }
+}
+
+/// A panic while it was held leaves handles and numbers that are still good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Logs what is new, and what is no longer wrong.
+fn log_problems(before: &[Problem], now: &[Problem]) {
+    let before: BTreeSet<&Problem> = before.iter().collect();
+    let now: BTreeSet<&Problem> = now.iter().collect();
+    for problem in now.difference(&before) {
+        tracing::warn!(object = %problem.object, field = problem.field, reason = %problem.reason, hint = problem.hint,
+            "{}", problem.message);
+    }
+    for problem in before.difference(&now) {
+        tracing::info!(object = %problem.object, field = problem.field, reason = %problem.reason, "solved: {}",
+            problem.message);
+    }
+}
