@@ -17,7 +17,7 @@ use super::maps::Heartbeat;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The program takes the node for dead after this (`Config::heartbeat_timeout_ns`): many intervals, since a busy
 /// machine may not run the thread in time.
-pub(crate) const TIMEOUT: Duration = Duration::from_millis(1000);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 /// An engine that did not turn for so long is stuck.
 const ENGINE_STUCK_AFTER: Duration = Duration::from_secs(5);
 

@@ -122,10 +122,10 @@ impl Netlink {
                 for attribute in message.attributes {
                     match attribute {
                         NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                            address = Some(v4.into())
+                            address = Some(v4.into());
                         }
                         NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                            address = Some(v6.into())
+                            address = Some(v6.into());
                         }
                         NeighbourAttribute::LinkLayerAddress(bytes) => mac = ethernet(&bytes),
                         _ => {}

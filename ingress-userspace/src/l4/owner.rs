@@ -5,21 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// FNV-1a and a finaliser (MurmurHash3's): all nodes must compute the same, whatever version of Rust built them.
+use ingress_common::hash::{NodeKey, mix};
+
+/// All nodes must compute the same, whatever version of Rust built them: the cluster's own hashes.
 fn score(vip: IpAddr, node: &str) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut mix = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    match vip {
-        IpAddr::V4(v4) => v4.octets().into_iter().for_each(&mut mix),
-        IpAddr::V6(v6) => v6.octets().into_iter().for_each(&mut mix),
-    }
-    mix(0);
-    node.bytes().for_each(&mut mix);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
+    let bits = match vip {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    mix(mix(NodeKey::of(node).0 ^ (bits >> 64) as u64) ^ bits as u64)
 }
 
 /// The owner of each VIP. Without candidates nobody owns anything.

@@ -233,3 +233,6 @@ fn place_vips(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
     }
     desired.owners = owners;
 }
+
+#[cfg(test)]
+mod tests;

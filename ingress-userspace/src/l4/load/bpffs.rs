@@ -17,9 +17,16 @@ const USUAL_PLACE: &str = "/sys/fs/bpf";
 /// Makes `pin_path` a directory in a BPF file system.
 pub(super) fn prepare(pin_path: &Path) -> Result<(), StartError> {
     let failed = |path: &Path, error: io::Error| StartError::NoBpffs { path: path.to_owned(), error };
-    if !is_bpffs(nearest_existing(pin_path)).map_err(|error| failed(pin_path, error))? {
-        let place = mount_point(pin_path);
+    let place = mount_point(pin_path);
+    let is_there = || is_bpffs(nearest_existing(pin_path)).map_err(|error| failed(pin_path, error));
+    if !is_there()? {
         std::fs::create_dir_all(&place).map_err(|error| failed(&place, error))?;
+        // Two daemons that start at once must not mount one over the other's pins.
+        let directory = std::fs::File::open(&place).map_err(|error| failed(&place, error))?;
+        directory.lock().map_err(|error| failed(&place, error))?;
+        if is_there()? {
+            return std::fs::create_dir_all(pin_path).map_err(|error| failed(pin_path, error));
+        }
         rustix::mount::mount(
             "bpffs",
             &place,
