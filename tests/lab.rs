@@ -14,6 +14,7 @@ pub mod load;
 pub mod manifests;
 mod netns;
 pub mod pod;
+mod port;
 pub mod process;
 pub mod serve;
 pub mod tls;

@@ -9,7 +9,7 @@ use super::{
     Host, Lab, Node, Pod,
     guard::Guard,
     manifests::Manifests,
-    netns,
+    netns, port,
     topology::{self, BRIDGE, LINK_PREFIX, Pair, UPLINK},
 };
 
@@ -114,8 +114,8 @@ impl Lab {
         let plain = ["tx", "off", "tso", "off", "gso", "off"];
         netns::offloads(host.namespace(), UPLINK, &plain)?;
         netns::offloads(switch, name, &plain)?;
-        // The program's XDP_TX comes out at the switch's port, which receives it only with NAPI: GRO starts that.
-        netns::offloads(switch, name, &["gro", "on"])?;
+        // The daemon's program sends by XDP_TX: that needs a program at the other end.
+        port::pass_all(switch, name, self.guard.dir())?;
         Ok(host)
     }
 
