@@ -27,14 +27,14 @@ pub(crate) struct Args {
 enum Level {
     /// Pure code, properties, the many-node simulator; needs nothing.
     Unit,
-    /// Rules about the code itself; needs nothing.
-    House,
     /// The real BPF object: verifier, packets and verdicts; needs root.
     Kernel,
     /// The daemon on every node of a lab of network namespaces; needs root.
     Lab,
     /// The daemon against a real etcd and kube-apiserver; needs root.
     Cluster,
+    /// Rules about the code itself; needs nothing.
+    House,
 }
 
 /// Returns the exit code itself: nothing may be printed after the closing line.
