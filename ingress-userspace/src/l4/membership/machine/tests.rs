@@ -1,3 +1,5 @@
+//! The membership machine against its rules, without sockets and clocks.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
