@@ -22,3 +22,6 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("ingressclassparameters.yaml", IngressClassParameters::crd()),
     ]
 }
+
+#[cfg(test)]
+mod tests;

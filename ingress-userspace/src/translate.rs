@@ -19,6 +19,7 @@ use std::str::FromStr;
 
 use crate::model::{Problem, Snapshot};
 use crate::source::Objects;
+use annotation::Served;
 use problems::Problems;
 
 /// `spec.controller` of our `IngressClass`es.
@@ -92,18 +93,18 @@ pub fn translate(objects: &Objects, settings: &Settings) -> (Snapshot, Vec<Probl
     }
     let classes = class::Classes::new(objects, settings, &mut problems);
     let vips = vip::Vips::new(objects, &classes, &mut problems);
-    let owned = classes.owned(objects, &mut problems);
-    let certificates = tls::certificates(objects, settings, &owned, &mut problems);
+    let served = annotation::served(classes.owned(objects, &mut problems), &mut problems);
+    let certificates = tls::certificates(objects, settings, &served, &mut problems);
     let mut backends = service::Backends::new(objects);
-    let routes = ingress::routes(&owned, settings, &certificates, &mut backends, &mut problems);
+    let routes = ingress::routes(&served, settings, &certificates, &mut backends, &mut problems);
     let snapshot = Snapshot {
         nodes: node::nodes(objects, &mut problems),
         routes,
         clusters: backends.into_clusters(&mut problems),
         certificates,
-        ingresses: owned
+        ingresses: served
             .iter()
-            .map(|owned| (owned.reference.clone(), vips.of_class(owned.class.as_deref())))
+            .map(|Served { owned, .. }| (owned.reference.clone(), vips.of_class(owned.class.as_deref())))
             .collect(),
         vips: vips.into_vips(),
     };

@@ -104,3 +104,6 @@ impl State {
         self.files.update(&found)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,8 @@ pub(super) struct Fault {
 
 /// Parses a YAML or JSON file (JSON is YAML).
 pub(super) fn parse(text: &str) -> Vec<Document> {
-    split(text)
+    // The byte order mark of some editors.
+    split(text.strip_prefix('\u{feff}').unwrap_or(text))
         .enumerate()
         .map(|(index, (first_line, body))| {
             let mut document = Document { number: index + 1, objects: Vec::new(), faults: Vec::new() };
@@ -74,7 +75,7 @@ fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
 
 /// Nothing but comments, directives and markers.
 fn is_blank(body: &str) -> bool {
-    body.trim_start_matches('\u{feff}').lines().all(|line| {
+    body.lines().all(|line| {
         let line = line.strip_prefix("---").unwrap_or(line).trim();
         line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "..."
     })
@@ -306,8 +307,15 @@ fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options(text, options)
 }
 
-/// The message without the position, which is given on its own, and without line breaks.
+/// The message without line breaks, and without the position, which counts from the document's own beginning.
 fn one_line(error: &serde_saphyr::Error) -> String {
     let message = error.without_snippet().to_string();
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match message.rsplit_once(" at line ") {
+        Some((before, _)) => before.to_owned(),
+        None => message,
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::networking::v1::Ingress;
 
+use super::class::Owned;
 use super::problems::Problems;
 use crate::model::{Filters, ObjectRef, Reason};
 
@@ -17,39 +18,54 @@ const NGINX: &str = "nginx.ingress.kubernetes.io/";
 #[derive(Debug)]
 pub(super) struct Annotations {
     ssl_redirect: ssl_redirect::SslRedirects,
-    /// `canary: "true"`.
-    pub(super) canary: bool,
+}
+
+/// An Ingress of ours with its annotations.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) owned: Owned,
+    pub(super) annotations: Annotations,
+}
+
+/// Reads the annotations of our Ingresses, and leaves those out that cannot be served without one that we don't know.
+pub(super) fn served(owned: Vec<Owned>, problems: &mut Problems) -> Vec<Served> {
+    let mut served = Vec::with_capacity(owned.len());
+    for owned in owned {
+        if let Some(annotations) = Annotations::read(&owned.ingress, &owned.reference, problems) {
+            served.push(Served { owned, annotations });
+        }
+    }
+    served
 }
 
 impl Annotations {
-    /// Reads what we know and names what we don't.
-    pub(super) fn read(ingress: &Ingress, reference: &ObjectRef, problems: &mut Problems) -> Self {
+    /// Reads what we know and names what we don't. `None`: better not served than served like this.
+    fn read(ingress: &Ingress, reference: &ObjectRef, problems: &mut Problems) -> Option<Self> {
         let mut reader = Reader { reference, values: BTreeMap::new(), problems };
         for (key, value) in ingress.metadata.annotations.iter().flatten() {
             if let Some(name) = key.strip_prefix(NGINX) {
                 reader.values.insert(name, value);
             }
         }
-        let canary = reader.values.remove("canary").is_some_and(|value| value == "true");
-        let ssl_redirect = ssl_redirect::SslRedirects::read(&mut reader);
-        if canary {
+        if reader.boolean("canary") == Some(true) {
             reader.problem(
                 "canary",
                 Reason::Unsupported,
                 "canaries are not supported yet; this Ingress is left out, so that it does not take the place of the one it belongs to",
                 "delete the canary Ingress",
             );
-        } else {
-            for name in std::mem::take(&mut reader.values).into_keys() {
-                reader.problem(
-                    name,
-                    Reason::Unsupported,
-                    "this annotation is not honoured yet; the Ingress is served as if it were absent",
-                    "delete it if you can do without",
-                );
-            }
+            return None;
         }
-        Self { ssl_redirect, canary }
+        let annotations = Self { ssl_redirect: ssl_redirect::SslRedirects::read(&mut reader) };
+        for name in std::mem::take(&mut reader.values).into_keys() {
+            reader.problem(
+                name,
+                Reason::Unsupported,
+                "this annotation is not honoured yet; the Ingress is served as if it were absent",
+                "delete it if you can do without",
+            );
+        }
+        Some(annotations)
     }
 
     /// The filters of a route on a host that has (or has not) a certificate.

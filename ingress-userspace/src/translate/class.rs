@@ -21,7 +21,7 @@ const LEGACY: &str = "kubernetes.io/ingress.class";
 pub(super) struct Owned {
     pub(super) ingress: Arc<Ingress>,
     pub(super) reference: ObjectRef,
-    /// The class whose VIPs it gets; `None`: served without one (`--watch-ingress-without-class`).
+    /// The class whose VIPs it gets; `None`: there is none.
     pub(super) class: Option<Arc<str>>,
 }
 
@@ -42,6 +42,8 @@ pub(super) struct Classes {
 /// Whose an Ingress is.
 enum Belongs {
     Ours(Option<Arc<str>>),
+    /// By the name that the operator gave us, though the class does not exist.
+    OursByName,
     Others,
     /// It names a class that does not exist.
     Nobody(String),
@@ -93,18 +95,20 @@ impl Classes {
             let reference = ingress.reference();
             match self.belongs(ingress) {
                 Belongs::Ours(class) => {
-                    if let Some(class) = class.as_ref().filter(|class| !self.all_by_name.contains(*class)) {
-                        problems.add(
-                            &reference,
-                            class_field(ingress),
-                            Reason::NotFound,
-                            format!(
-                                "IngressClass {class} does not exist; served because --ingress-class names it"
-                            ),
-                            format!("create IngressClass {class} with spec.controller {CONTROLLER}"),
-                        );
-                    }
                     owned.push(Owned { ingress: Arc::clone(ingress), reference, class });
+                }
+                Belongs::OursByName => {
+                    problems.add(
+                        &reference,
+                        class_field(ingress),
+                        Reason::NotFound,
+                        format!(
+                            "IngressClass {} does not exist; served because --ingress-class names it",
+                            self.own
+                        ),
+                        format!("create IngressClass {} with spec.controller {CONTROLLER}", self.own),
+                    );
+                    owned.push(Owned { ingress: Arc::clone(ingress), reference, class: None });
                 }
                 Belongs::Others => {}
                 Belongs::Nobody(class) => problems.add(
@@ -125,15 +129,17 @@ impl Classes {
     fn belongs(&self, ingress: &Ingress) -> Belongs {
         let by_field = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
         if let Some(name) = by_field {
-            return match self.known(name) {
-                Some(class) => Belongs::Ours(Some(class)),
-                None if self.all_by_name.contains(name) => Belongs::Others,
-                None => Belongs::Nobody(name.to_owned()),
-            };
+            return self.named(name).unwrap_or_else(|| {
+                if self.all_by_name.contains(name) {
+                    Belongs::Others
+                } else {
+                    Belongs::Nobody(name.to_owned())
+                }
+            });
         }
         if let Some(name) = legacy_class(ingress) {
             // Controllers that predate IngressClass need no object behind this annotation: not ours is somebody's.
-            return self.known(name).map_or(Belongs::Others, |class| Belongs::Ours(Some(class)));
+            return self.named(name).unwrap_or(Belongs::Others);
         }
         if let Some(default) = &self.default {
             return Belongs::Ours(Some(Arc::clone(default)));
@@ -144,14 +150,16 @@ impl Classes {
         Belongs::Others
     }
 
-    /// The class of ours that an Ingress with this class name gets.
-    fn known(&self, name: &str) -> Option<Arc<str>> {
+    /// Whether the class of this name is ours, or served by us as well.
+    fn named(&self, name: &str) -> Option<Belongs> {
         if let Some(class) = self.ours_by_name.get(name) {
-            return Some(Arc::clone(class));
+            return Some(Belongs::Ours(Some(Arc::clone(class))));
+        }
+        if self.also.contains(name) {
+            return Some(Belongs::Ours(self.ours_by_name.get(&self.own).cloned()));
         }
         // A class of our name but with somebody else's controller is theirs.
-        let ours_by_name = *name == *self.own && !self.all_by_name.contains(name);
-        (ours_by_name || self.also.contains(name)).then(|| Arc::clone(&self.own))
+        (*name == *self.own && !self.all_by_name.contains(name)).then_some(Belongs::OursByName)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressRule;
 
-use super::annotation::Annotations;
+use super::annotation::{Annotations, Served};
 use super::class::Owned;
 use super::problems::Problems;
 use super::service::Backends;
@@ -18,7 +18,7 @@ use crate::model::{
 
 /// The routing table of all our Ingresses (the oldest first).
 pub(super) fn routes(
-    owned: &[Owned],
+    served: &[Served],
     settings: &Settings,
     certificates: &[Arc<Certificate>],
     backends: &mut Backends<'_>,
@@ -26,11 +26,8 @@ pub(super) fn routes(
 ) -> RouteTable {
     let has_certificate = tls::serves(certificates);
     let mut table = Table { hosts: BTreeMap::new(), default: None, backends, problems };
-    for owned in owned {
-        let annotations = Annotations::read(&owned.ingress, &owned.reference, table.problems);
-        if !annotations.canary {
-            table.ingress(owned, &annotations, &has_certificate);
-        }
+    for Served { owned, annotations } in served {
+        table.ingress(owned, annotations, &has_certificate);
     }
     let Table { hosts, default, backends, problems } = table;
     let default = default.or_else(|| {
@@ -174,7 +171,7 @@ impl Table<'_, '_> {
                     let who = if owner == routes.reference {
                         "another rule of this Ingress".to_owned()
                     } else {
-                        format!("{owner}, which is older,")
+                        format!("{owner}, which came first,")
                     };
                     self.problems.add(
                         routes.reference,
@@ -202,7 +199,7 @@ impl Table<'_, '_> {
                 "spec.defaultBackend",
                 Reason::Conflict,
                 format!(
-                    "{}, which is older, already has a defaultBackend for {}; this one is left out there",
+                    "{}, which came first, already has a defaultBackend for {}; this one is left out there",
                     first.ingress,
                     host::show(pattern)
                 ),
@@ -218,7 +215,7 @@ impl Table<'_, '_> {
                 "spec.defaultBackend",
                 Reason::Conflict,
                 format!(
-                    "{}, which is older, is already the default for all hosts; this one is left out",
+                    "{}, which came first, is already the default for all hosts; this one is left out",
                     first.ingress
                 ),
                 "keep one of the two, or give this one rules",

@@ -34,11 +34,20 @@ pub(super) struct Wrong {
     pub(super) hint: &'static str,
 }
 
+/// `type` of the Secrets that we read: the others hold what is none of our business.
+const TYPE: &str = "kubernetes.io/tls";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
 /// Reads and checks `tls.crt` and `tls.key`.
 pub(super) fn pair(secret: &Secret) -> Result<Pair, Wrong> {
+    if secret.type_.as_deref() != Some(TYPE) {
+        return Err(Wrong {
+            field: "type",
+            message: format!("is not {TYPE}; from an API server we read no others"),
+            hint: "make it with `kubectl create secret tls`",
+        });
+    }
     let certificate_pem = data(secret, CERTIFICATE, "data[tls.crt]")?;
     let key_pem = data(secret, KEY, "data[tls.key]")?;
     let wrong = |field, message: String, hint| Wrong { field, message, hint };
@@ -53,10 +62,10 @@ pub(super) fn pair(secret: &Secret) -> Result<Pair, Wrong> {
             "put the certificate chain there, in PEM",
         ));
     };
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| {
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| {
         wrong(
             "data[tls.crt]",
-            format!("its first certificate does not parse: {error}"),
+            "its first certificate is not an X.509 certificate".into(),
             "put the certificate chain there, in PEM",
         )
     })?;

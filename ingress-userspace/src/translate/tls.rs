@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::annotation::Served;
 use super::class::Owned;
 use super::problems::Problems;
 use super::secret::{self, Pair};
@@ -21,14 +22,14 @@ struct Entry {
 pub(super) fn certificates(
     objects: &Objects,
     settings: &Settings,
-    owned: &[Owned],
+    served: &[Served],
     problems: &mut Problems,
 ) -> Vec<Arc<Certificate>> {
     let mut secrets = Secrets { objects, settings, seen: HashMap::new() };
     let mut entries: Vec<Entry> = Vec::new();
     let mut by_source: HashMap<ObjectRef, usize> = HashMap::new();
     let mut taken: BTreeMap<HostPattern, (ObjectRef, ObjectRef)> = BTreeMap::new();
-    for Owned { ingress, reference, .. } in owned {
+    for Served { owned: Owned { ingress, reference, .. }, .. } in served {
         let sections = ingress.spec.as_ref().and_then(|spec| spec.tls.as_deref()).unwrap_or_default();
         for (index, section) in sections.iter().enumerate() {
             let field = format!("spec.tls[{index}]");
@@ -52,7 +53,7 @@ pub(super) fn certificates(
                                 field,
                                 Reason::Conflict,
                                 format!(
-                                    "{first}, which is older, has {other} for {}; that one is served",
+                                    "{first}, which came first, has {other} for {}; that one is served",
                                     host::show(&pattern)
                                 ),
                                 "name the same Secret in both, or take the host out of one",

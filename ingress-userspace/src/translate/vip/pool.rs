@@ -54,7 +54,7 @@ impl Pools {
                     let whose = if *owner == reference.name {
                         "another entry of this pool".to_owned()
                     } else {
-                        format!("AddressPool {owner}, which is older,")
+                        format!("AddressPool {owner}, which came first,")
                     };
                     problems.add(
                         &reference,
