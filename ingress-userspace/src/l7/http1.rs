@@ -17,6 +17,8 @@ mod relay;
 pub mod request;
 pub mod response;
 pub mod syntax;
+#[cfg(test)]
+mod timeout_tests;
 mod tunnel;
 mod write;
 

@@ -4,5 +4,6 @@
 mod bodies;
 mod connections;
 mod harness;
+mod tls;
 mod upgrade;
 mod vectors;

@@ -82,6 +82,11 @@ pub(super) struct Core {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
     listeners: Slots<Listening>,
+    /// Listeners with more connections than one turn takes in.
+    crowded: Vec<Id>,
+    /// Listeners that wait for file descriptors: tried again with the next tick.
+    stalled: Vec<Id>,
+    /// Clients with more to do than one turn allows.
     queue: VecDeque<Id>,
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
     spare: Vec<Box<Exchange>>,
@@ -115,6 +120,8 @@ impl Core {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(EVENTS),
             listeners: Slots::new(),
+            crowded: Vec::new(),
+            stalled: Vec::new(),
             queue: VecDeque::new(),
             spare: Vec::new(),
         })
@@ -124,7 +131,8 @@ impl Core {
         self.epoll.as_fd()
     }
 
-    /// Serves what is ready now; whether there may be more.
+    /// Serves what is ready now; whether there is more. If not, the next event wakes whoever watches the epoll: every
+    /// registration is edge-triggered, and fewer events than asked for means that none is left.
     pub(super) fn turn(&mut self) -> bool {
         for _ in 0..self.queue.len() {
             if let Some(id) = self.queue.pop_front() {
@@ -133,6 +141,9 @@ impl Core {
                 }
                 self.drive(id);
             }
+        }
+        for listener in std::mem::take(&mut self.crowded) {
+            self.accept(listener, ACCEPTS);
         }
         let mut events = std::mem::take(&mut self.events);
         events.clear();
@@ -148,7 +159,7 @@ impl Core {
                 _ => self.client_event(id, flags),
             }
         }
-        let more = !events.is_empty() || !self.queue.is_empty();
+        let more = events.len() == EVENTS || !self.queue.is_empty() || !self.crowded.is_empty();
         self.events = events;
         more
     }
@@ -278,11 +289,9 @@ impl Core {
         let address = socket.local_addr()?;
         let id = self.listeners.insert(Listening { socket, address });
         let token = EventData::new_u64(LISTENER | id.to_bits());
-        // Level-triggered: what one turn leaves comes with the next.
-        let watched = self
-            .listeners
-            .get(id)
-            .map_or(Ok(()), |new| epoll::add(&self.epoll, &new.socket, token, EventFlags::IN));
+        let flags = EventFlags::IN | EventFlags::ET;
+        let watched =
+            self.listeners.get(id).map_or(Ok(()), |new| epoll::add(&self.epoll, &new.socket, token, flags));
         if let Err(errno) = watched {
             self.listeners.remove(id);
             return Err(errno.into());
@@ -321,10 +330,12 @@ impl Core {
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(errno) => {
                     tracing::warn!(error = %errno, "connections cannot be accepted; are file descriptors exhausted (ulimit -n)?");
+                    self.stalled.push(id);
                     return;
                 }
             }
         }
+        self.crowded.push(id);
     }
 
     /// Takes a connection in. It is read before it is registered: its request is usually there already.
@@ -368,6 +379,9 @@ impl Core {
 
     /// One tick of the clock has passed.
     pub(super) fn tick(&mut self) {
+        for listener in std::mem::take(&mut self.stalled) {
+            self.accept(listener, ACCEPTS);
+        }
         for entry in self.wheel.advance() {
             let id = Id::from_bits(entry.0);
             if entry.0 & KIND == UPSTREAM {

@@ -52,6 +52,9 @@ impl Core {
                 }
             }
         }
+        if exchange.connected && !exchange.reused {
+            self.worker.stats.connected.add(1);
+        }
         let timeout = if exchange.connected { self.timeouts.upstream } else { self.timeouts.connect };
         if let Some(client) = self.clients.get_mut(id) {
             self.wheel.set(&mut client.timer, client_token(id), timeout);
