@@ -4,11 +4,12 @@
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     programs::Xdp,
+    util::nr_cpus,
 };
 use ingress_common::{
-    abi::{self, Config, Peer, PeerKey, SLOT_PAGE_LEN, Slot, SlotPage},
+    abi::{self, Config, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, WalkBudget},
     steer::{Reason, memory::Memory},
 };
 use ingress_tests::paths;
@@ -71,15 +72,39 @@ impl Front {
         for (index, node) in (0..).zip(&world.nodes) {
             self.array::<abi::Node>(abi::NODES)?.set(index, node, 0)?;
         }
-        let mut pages: Array<_, SlotPage> = self.array(abi::SLOTS)?;
-        for (number, page) in (0..).zip(world.slots.iter().flat_map(|table| table.chunks(SLOT_PAGE_LEN))) {
-            let mut full = [Slot::EMPTY; SLOT_PAGE_LEN];
-            full[..page.len()].copy_from_slice(page);
-            pages.set(number, full, 0)?;
+        for (table, slots) in world.slots.iter().enumerate() {
+            let mut pages = self.array::<SlotPage>(abi::SLOTS)?;
+            for page_number in 0..SLOT_PAGES {
+                // A shorter table of the world's is repeated; its length is a multiple of a page's.
+                let start = page_number * SLOT_PAGE_LEN % slots.len();
+                let page: SlotPage = slots[start..start + SLOT_PAGE_LEN].try_into()?;
+                pages.set((table * SLOT_PAGES + page_number) as u32, page, 0)?;
+            }
         }
+        let budget = WalkBudget { paid_until_ns: world.walk_paid_until_ns.get() };
+        let mut budgets: PerCpuArray<_, WalkBudget> =
+            self.ebpf.map_mut(abi::WALK_BUDGET).context("no walk budget")?.try_into()?;
+        budgets.set(0, PerCpuValues::try_from(vec![budget; nr_cpus().map_err(|(_, error)| error)?])?, 0)?;
         self.array::<u64>(abi::HEARTBEAT)?.set(0, world.heartbeat_ns, 0)?;
         self.array::<Config>(abi::CONFIG)?.set(0, world.config, 0)?;
         Ok(())
+    }
+
+    /// Empties the maps that are filled key by key.
+    pub(crate) fn clear(&mut self) -> Result<()> {
+        self.empty::<abi::VipKey4, abi::Vip>(abi::VIPS4)?;
+        self.empty::<abi::VipKey6, abi::Vip>(abi::VIPS6)?;
+        self.empty::<abi::Ip4, abi::Addr>(abi::ADDRS4)?;
+        self.empty::<abi::Ip6, abi::Addr>(abi::ADDRS6)?;
+        self.empty::<PeerKey, Peer>(abi::PEERS)?;
+        self.empty::<abi::FlowKey4, abi::Flow>(abi::FLOWS4)?;
+        self.empty::<abi::FlowKey6, abi::Flow>(abi::FLOWS6)
+    }
+
+    fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {
+        let mut map = self.hash::<K, V>(name)?;
+        let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+        keys.iter().try_for_each(|key| Ok(map.remove(key)?))
     }
 
     /// Sends one packet through.

@@ -1,15 +1,25 @@
-//! Kernel level: the real BPF object against the verifier and `BPF_PROG_TEST_RUN`. `cargo xtask test kernel`
-//! runs it as root; each file of this folder is one table of packets and verdicts.
+//! Kernel level: the real BPF object against the verifier and `BPF_PROG_TEST_RUN`. `cargo xtask test kernel` runs it as
+//! root, in a network namespace of its own.
 
+mod connections;
 mod front;
+mod packets;
 mod verifier;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     let args = Arguments::from_args();
-    let trials: Vec<Trial> = verifier::trials();
+    if !args.list
+        && let Err(error) = connections::own_namespace()
+    {
+        eprintln!("kernel tests cannot run: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let trials = [verifier::trials(), packets::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 

@@ -1,0 +1,283 @@
+//! Packets and what must become of them: one file per feature, each case a description, the packet that comes in, the
+//! verdict and the packet that goes out. Run twice: here against `ingress-common` on plain collections, and by the kernel
+//! level (`tests/kernel`) against the real BPF object. Both must say the same.
+
+pub mod build;
+mod foreign;
+mod malformed;
+mod neighbours;
+mod tcp;
+mod vlan;
+mod walk;
+
+use ingress_common::{
+    abi::{
+        ABI_VERSION, Addr, Be16, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex,
+        SLOT_PAGE_LEN, Slot, Uplink, Vip, VipId, VipKey4, VipKey6,
+    },
+    steer::{Action, Reason, Tuple, memory::Memory},
+};
+
+/// Interface that test packets come in by: `lo`, as the kernel has it in `BPF_PROG_TEST_RUN`.
+pub const UPLINK: u32 = 1;
+/// The second interface of the node, where [`FAR`] is.
+pub const OTHER_UPLINK: u32 = 7;
+/// This node's MAC address on [`UPLINK`].
+pub const OWN_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 0x10]);
+/// The router or client on the link.
+pub const ROUTER_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 0x99]);
+
+/// This node.
+pub const OWN: NodeIndex = NodeIndex(1);
+/// A peer on the same interface.
+pub const NEAR: NodeIndex = NodeIndex(0);
+/// A peer on the other interface.
+pub const FAR: NodeIndex = NodeIndex(2);
+/// A peer that drains.
+pub const DRAINING: NodeIndex = NodeIndex(3);
+/// A peer that is dead.
+pub const DEAD: NodeIndex = NodeIndex(4);
+
+/// The client.
+pub const CLIENT: [u8; 4] = [198, 51, 100, 7];
+/// The VIP that this node owns.
+pub const VIP: [u8; 4] = [192, 0, 2, 10];
+/// A VIP that another node owns.
+pub const OTHERS_VIP: [u8; 4] = [192, 0, 2, 11];
+/// The client.
+pub const CLIENT6: &str = "2001:db8:c::7";
+/// The VIP that this node owns.
+pub const VIP6: &str = "2001:db8::10";
+/// A VIP that another node owns.
+pub const OTHERS_VIP6: &str = "2001:db8::11";
+/// The client's port.
+pub const CLIENT_PORT: u16 = 40_000;
+/// The VIPs' port.
+pub const PORT: u16 = 8443;
+
+/// A packet and what must become of it.
+pub struct Case {
+    /// What it is about; names the test.
+    pub name: &'static str,
+    /// The world that it comes into.
+    pub world: Memory,
+    /// The frame that comes in.
+    pub packet: Vec<u8>,
+    /// What to do with it.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// Where a redirect goes.
+    pub ifindex: u32,
+    /// The frame that goes on.
+    pub out: Vec<u8>,
+    /// The node that the flow table remembers for the client's flow afterwards.
+    pub remembers: Option<NodeIndex>,
+}
+
+impl Case {
+    /// In the usual [`world`], a packet that must pass untouched, as if we weren't there.
+    fn new(name: &'static str, packet: impl Into<Vec<u8>>) -> Self {
+        let packet = packet.into();
+        let (action, reason) = (Action::Pass, Reason::NotOurs);
+        Self {
+            name,
+            world: world(),
+            out: packet.clone(),
+            packet,
+            action,
+            reason,
+            ifindex: 0,
+            remembers: None,
+        }
+    }
+
+    /// Passes untouched for `reason`.
+    fn passes(mut self, reason: Reason) -> Self {
+        self.reason = reason;
+        self
+    }
+
+    /// Is dropped for `reason`.
+    fn drops(mut self, reason: Reason) -> Self {
+        (self.action, self.reason) = (Action::Drop, reason);
+        self
+    }
+
+    /// Goes out as `out` by the interface that it came in by.
+    fn transmits(mut self, reason: Reason, out: impl Into<Vec<u8>>) -> Self {
+        (self.action, self.reason, self.out) = (Action::Transmit, reason, out.into());
+        self
+    }
+
+    /// Goes out as `out` by the other interface.
+    fn redirects(mut self, reason: Reason, out: impl Into<Vec<u8>>) -> Self {
+        (self.action, self.reason, self.out, self.ifindex) =
+            (Action::Redirect, reason, out.into(), OTHER_UPLINK);
+        self
+    }
+
+    /// Something in the world is different.
+    fn when(mut self, change: impl FnOnce(&mut Memory)) -> Self {
+        change(&mut self.world);
+        self
+    }
+
+    /// The flow table knows the client's flow afterwards.
+    fn remembering(mut self, node: NodeIndex) -> Self {
+        self.remembers = Some(node);
+        self
+    }
+}
+
+/// All cases of all files.
+pub fn cases() -> Vec<Case> {
+    [tcp::cases(), walk::cases(), neighbours::cases(), vlan::cases(), malformed::cases(), foreign::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// MAC address of a peer.
+pub fn mac_of(node: NodeIndex) -> Mac {
+    Mac::new([2, 0, 0, 0, 1, node.0 as u8])
+}
+
+/// The address of our interface towards a peer.
+pub fn own_mac_towards(node: NodeIndex) -> Mac {
+    if node == FAR { Mac::new([2, 0, 0, 0, 0, 0x11]) } else { OWN_MAC }
+}
+
+/// A node with four peers; every slot ranks NEAR, OWN, FAR.
+pub fn world() -> Memory {
+    let mut world = Memory::with_slots(SLOT_PAGE_LEN);
+    let mut config = Config { abi_version: ABI_VERSION, own_node: OWN, ..Config::default() };
+    config.uplinks[0] = Uplink { ifindex: UPLINK, mac: OWN_MAC, reserved: 0 };
+    config.uplinks[1] = Uplink { ifindex: OTHER_UPLINK, mac: own_mac_towards(FAR), reserved: 0 };
+    world.config = config;
+    for (id, vip) in [(3, VIP), (4, OTHERS_VIP)] {
+        let (addr, id) = (Ip4::from(std::net::Ipv4Addr::from(vip)), VipId(id));
+        world.vips4.insert(VipKey4 { addr, port: Be16::new(PORT), proto: 6 }, Vip { id, ..Vip::default() });
+        world.addrs4.insert(addr, Addr { flags: if vip == VIP { Addr::OWNER } else { 0 } });
+    }
+    for (id, vip) in [(5, VIP6), (6, OTHERS_VIP6)] {
+        let (addr, id) = (ip6(vip), VipId(id));
+        world.vips6.insert(VipKey6 { addr, port: Be16::new(PORT), proto: 6 }, Vip { id, ..Vip::default() });
+        world.addrs6.insert(addr, Addr { flags: if vip == VIP6 { Addr::OWNER } else { 0 } });
+    }
+    for (node, flags) in [
+        (NEAR, Node::ALIVE | Node::L2),
+        (OWN, Node::ALIVE),
+        (FAR, Node::ALIVE | Node::L2),
+        (DRAINING, Node::ALIVE | Node::DRAINING | Node::L2),
+        (DEAD, Node::L2),
+    ] {
+        let (dst_mac, src_mac) = (mac_of(node), own_mac_towards(node));
+        let ifindex = if node == FAR { OTHER_UPLINK } else { UPLINK };
+        world.nodes[usize::from(node.0)] = Node { flags, ifindex, dst_mac, src_mac, ..Node::default() };
+        if node != OWN {
+            world.peers.insert(mac_of(node), node);
+        }
+    }
+    rank(&mut world, &[NEAR, OWN, FAR]);
+    world
+}
+
+/// Gives every slot these candidates.
+fn rank(world: &mut Memory, nodes: &[NodeIndex]) {
+    let mut slot = Slot::EMPTY;
+    slot.order[..nodes.len()].copy_from_slice(nodes);
+    world.slots[world.config.active_slots as usize].fill(slot);
+}
+
+/// The client's connection to the VIP is in this node's kernel.
+fn connected(world: &mut Memory) {
+    world.sockets4.insert(tuple4());
+    world.sockets6.insert(tuple6());
+}
+
+/// The flow table knows `node` for the client's flow.
+fn remembered(node: NodeIndex) -> impl FnOnce(&mut Memory) {
+    move |world| {
+        let flow = Flow { node, ..Flow::default() };
+        world.flows4.borrow_mut().insert(flow_key4(), flow);
+        world.flows6.borrow_mut().insert(flow_key6(), flow);
+    }
+}
+
+/// The client's flow to [`VIP`].
+pub fn flow_key4() -> FlowKey4 {
+    FlowKey4 { src: tuple4().src, port: tuple4().src_port, vip: VipId(3) }
+}
+
+/// The client's flow to [`VIP6`].
+pub fn flow_key6() -> FlowKey6 {
+    FlowKey6 { src: tuple6().src, port: tuple6().src_port, vip: VipId(5) }
+}
+
+fn tuple4() -> Tuple<Ip4> {
+    Tuple {
+        src: std::net::Ipv4Addr::from(CLIENT).into(),
+        dst: std::net::Ipv4Addr::from(VIP).into(),
+        src_port: Be16::new(CLIENT_PORT),
+        dst_port: Be16::new(PORT),
+    }
+}
+
+fn tuple6() -> Tuple<Ip6> {
+    Tuple { src: ip6(CLIENT6), dst: ip6(VIP6), src_port: Be16::new(CLIENT_PORT), dst_port: Be16::new(PORT) }
+}
+
+/// An address that is known to be good.
+pub fn ip6(text: &str) -> Ip6 {
+    text.parse::<std::net::Ipv6Addr>().map_or(Ip6::default(), Ip6::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use ingress_common::steer::{Tables as _, steer};
+
+    use super::*;
+
+    #[test]
+    fn the_decision_agrees_on_the_host() {
+        let cases = cases();
+        assert!(cases.len() > 40, "only {} cases", cases.len());
+        for case in cases {
+            let mut packet = case.packet.clone();
+            let verdict = steer(packet.as_mut_slice(), &case.world, UPLINK);
+            assert_eq!(verdict.reason, case.reason, "{}", case.name);
+            assert_eq!(verdict.action, case.action, "{}", case.name);
+            assert_eq!(verdict.ifindex, case.ifindex, "{}", case.name);
+            if case.action != Action::Drop {
+                assert_eq!(packet, case.out, "{}", case.name);
+            }
+            let remembered = case.world.flow4(flow_key4()).or(case.world.flow6(flow_key6()));
+            assert_eq!(remembered.map(|flow| flow.node), case.remembers, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = HashSet::new();
+        for case in cases() {
+            assert!(names.insert(case.name), "two cases are called {}", case.name);
+        }
+    }
+
+    /// Whatever the headers say: no panic, no change of what is passed.
+    #[test]
+    fn cut_anywhere_nothing_breaks() {
+        for case in cases() {
+            for len in 0..case.packet.len() {
+                let mut packet = case.packet[..len].to_vec();
+                let verdict = steer(packet.as_mut_slice(), &case.world, UPLINK);
+                if verdict.action == Action::Pass {
+                    assert_eq!(packet, case.packet[..len], "{} cut to {len}", case.name);
+                }
+            }
+        }
+    }
+}

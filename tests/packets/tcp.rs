@@ -1,0 +1,120 @@
+//! TCP segments to VIPs as the director gets them: new flows, remembered flows, both IP versions.
+
+use ingress_common::{
+    abi::Node,
+    steer::{HOP_STEERED, Reason},
+};
+
+use super::{
+    Case, DEAD, DRAINING, FAR, NEAR, OWN, OWN_MAC, ROUTER_MAC,
+    build::{ACK, SYN, Segment, v4, v6},
+    connected, mac_of, own_mac_towards, rank, remembered,
+};
+use ingress_common::abi::NodeIndex;
+
+/// The segment as it goes on to `node` by the flow table or as a new flow.
+fn steered(segment: Segment, node: NodeIndex) -> Segment {
+    segment.macs(own_mac_towards(node), mac_of(node)).hops(HOP_STEERED)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("v4: a SYN goes to the slot's first node", v4(SYN))
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
+            .remembering(NEAR),
+        Case::new("v6: a SYN goes to the slot's first node", v6(SYN))
+            .transmits(Reason::ForwardNew, steered(v6(SYN), NEAR))
+            .remembering(NEAR),
+        Case::new("a SYN with ECN flags is a SYN", v4(SYN | 0xc0))
+            .transmits(Reason::ForwardNew, steered(v4(SYN | 0xc0), NEAR))
+            .remembering(NEAR),
+        Case::new("a SYN to a node behind another interface is redirected", v4(SYN))
+            .when(|world| rank(world, &[FAR, OWN]))
+            .redirects(Reason::ForwardNew, steered(v4(SYN), FAR))
+            .remembering(FAR),
+        Case::new("a SYN of our own slot stays", v4(SYN))
+            .when(|world| rank(world, &[OWN, NEAR]))
+            .passes(Reason::LocalNew),
+        Case::new("v6: a SYN of our own slot stays", v6(SYN))
+            .when(|world| rank(world, &[OWN, NEAR]))
+            .passes(Reason::LocalNew),
+        Case::new("a SYN forgets what was remembered of the port's last use", v4(SYN))
+            .when(|world| rank(world, &[OWN, NEAR]))
+            .when(remembered(FAR))
+            .when(|world| world.flows6.borrow_mut().clear())
+            .passes(Reason::LocalNew),
+        Case::new("a SYN passes over a draining and a dead node", v4(SYN))
+            .when(|world| rank(world, &[DRAINING, DEAD, NEAR]))
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
+            .remembering(NEAR),
+        Case::new("a SYN goes to a draining node if all drain", v4(SYN))
+            .when(|world| rank(world, &[DEAD, DRAINING]))
+            .transmits(Reason::ForwardNew, steered(v4(SYN), DRAINING))
+            .remembering(DRAINING),
+        Case::new("a SYN stays if nobody else is there", v4(SYN))
+            .when(|world| rank(world, &[DEAD]))
+            .passes(Reason::LocalAlone),
+        Case::new("a SYN stays if the slot is empty", v4(SYN))
+            .when(|world| rank(world, &[]))
+            .passes(Reason::LocalAlone),
+        Case::new("a SYN passes over this node if it drains", v4(SYN))
+            .when(|world| {
+                rank(world, &[OWN, NEAR]);
+                world.nodes[usize::from(OWN.0)].flags |= Node::DRAINING;
+            })
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
+            .remembering(NEAR),
+        Case::new("a SYN passes over this node if its daemon is dead", v4(SYN))
+            .when(|world| {
+                rank(world, &[OWN, NEAR]);
+                // In the kernel the clock is the machine's; it has been up for longer than a nanosecond.
+                world.config.heartbeat_timeout_ns = 1;
+                world.now_ns = 10;
+            })
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
+            .remembering(NEAR),
+        Case::new("a remembered flow goes on", v4(ACK))
+            .when(remembered(NEAR))
+            .transmits(Reason::ForwardFlow, steered(v4(ACK), NEAR))
+            .remembering(NEAR),
+        Case::new("v6: a remembered flow goes on", v6(ACK))
+            .when(remembered(NEAR))
+            .transmits(Reason::ForwardFlow, steered(v6(ACK), NEAR))
+            .remembering(NEAR),
+        Case::new("a remembered flow goes on to a draining node", v4(ACK))
+            .when(remembered(DRAINING))
+            .transmits(Reason::ForwardFlow, steered(v4(ACK), DRAINING))
+            .remembering(DRAINING),
+        Case::new("a remembered flow goes on by another interface", v4(ACK))
+            .when(remembered(FAR))
+            .redirects(Reason::ForwardFlow, steered(v4(ACK), FAR))
+            .remembering(FAR),
+        Case::new("the hop limit of a remembered flow only ever falls", v4(ACK).hops(20))
+            .when(remembered(NEAR))
+            .transmits(Reason::ForwardFlow, steered(v4(ACK), NEAR).hops(19))
+            .remembering(NEAR),
+        Case::new("a hop limit of 1 cannot be handed over", v4(ACK).hops(1))
+            .when(remembered(NEAR))
+            .drops(Reason::DropHopLimit)
+            .remembering(NEAR),
+        Case::new("a flow of a dead node is looked for elsewhere", v4(ACK))
+            .when(remembered(DEAD))
+            .when(connected)
+            .passes(Reason::LocalSocket)
+            .remembering(DEAD),
+        Case::new("a frame for another host's MAC address passes", v4(SYN).macs(ROUTER_MAC, mac_of(FAR)))
+            .passes(Reason::PassOtherHost),
+        Case::new("the address of any uplink is ours", v4(SYN).macs(ROUTER_MAC, own_mac_towards(FAR)))
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
+            .remembering(NEAR),
+        Case::new("maps of another version pass everything", v4(SYN))
+            .when(|world| world.config.abi_version += 1)
+            .passes(Reason::PassNotReady),
+        Case::new("the other slot table is used when it is active", v4(SYN).macs(ROUTER_MAC, OWN_MAC))
+            .when(|world| {
+                world.config.active_slots = 1;
+                rank(world, &[OWN]);
+            })
+            .passes(Reason::LocalNew),
+    ]
+}
