@@ -140,9 +140,13 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
 }
 
 /// Takes a hand-over worth `cost_ns` out of a walk budget that is paid for until `paid_until_ns`, of which `burst_ns` may
-/// have been saved up: gives back until when it is paid for then, or `None` if there is nothing left.
+/// have been saved up: gives back until when it is paid for then, or `None` if there is nothing left. A cost of 0 means
+/// that there is no limit.
 #[inline(always)]
 pub fn charge(paid_until_ns: u64, now_ns: u64, cost_ns: u64, burst_ns: u64) -> Option<u64> {
+    if cost_ns == 0 {
+        return Some(paid_until_ns);
+    }
     let paid_until_ns = if paid_until_ns > now_ns { paid_until_ns } else { now_ns };
     (paid_until_ns - now_ns <= burst_ns).then(|| paid_until_ns.wrapping_add(cost_ns))
 }

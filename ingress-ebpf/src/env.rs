@@ -244,9 +244,6 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {
-        if cost_ns == 0 {
-            return true;
-        }
         let Some(budget) = maps::WALK_BUDGET.get_ptr_mut(0) else { return true };
         // SAFETY: this CPU's own value; programs are not interrupted by themselves on one CPU.
         let paid_until = unsafe { &mut (*budget).paid_until_ns };

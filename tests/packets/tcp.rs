@@ -2,7 +2,7 @@
 
 use ingress_common::{
     abi::Node,
-    steer::{HOP_STEERED, Reason},
+    steer::{HOP_STEERED, HOP_WALK, Reason},
 };
 
 use super::{
@@ -93,10 +93,16 @@ pub(super) fn cases() -> Vec<Case> {
             .when(remembered(NEAR))
             .transmits(Reason::ForwardFlow, steered(v4(ACK), NEAR).hops(19))
             .remembering(NEAR),
-        Case::new("a hop limit of 1 cannot be handed over", v4(ACK).hops(1))
-            .when(remembered(NEAR))
+        Case::new("a hop limit of 1 cannot be handed over", v4(SYN).hops(1))
             .drops(Reason::DropHopLimit)
             .remembering(NEAR),
+        Case::new("with few hops left memory is not asked, the ranks are", v4(ACK).hops(HOP_WALK + 1))
+            .when(remembered(FAR))
+            .transmits(Reason::ForwardWalk, steered(v4(ACK), NEAR).hops(HOP_WALK))
+            .remembering(FAR),
+        Case::new("with fewer hops left the walk starts at the first rank", v4(ACK).hops(9))
+            .when(|world| rank(world, &[DRAINING, NEAR]))
+            .transmits(Reason::ForwardWalk, steered(v4(ACK), DRAINING).hops(8)),
         Case::new("a flow of a dead node is looked for elsewhere", v4(ACK))
             .when(remembered(DEAD))
             .when(connected)

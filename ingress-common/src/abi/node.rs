@@ -64,7 +64,8 @@ map_type!(Node, 32);
 impl Node {
     /// Flag: takes part; its established flows get their packets.
     pub const ALIVE: u32 = 1;
-    /// Flag: takes no new flows.
+    /// Flag: takes no new flows. Also set for a node that joins, until every node knows it: a flow that it got earlier
+    /// could not be found from a node that has never heard of it (the simulator shows it).
     pub const DRAINING: u32 = 2;
     /// Flag: reached on the same link, by its MAC address: `ifindex`, `dst_mac`, `src_mac` are filled.
     pub const L2: u32 = 4;

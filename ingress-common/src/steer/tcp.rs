@@ -114,8 +114,10 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     if flags.is_new_flow() {
         return Verdict { new_flow: true, ..steering.new_flow(packet) };
     }
-    // What a peer remembers it has acted upon already; two memories must not play ping-pong.
+    // What a peer remembers it has acted upon already: two memories must not play ping-pong. And with so few hops left, the
+    // node that memory names would take the packet for one that walks.
     if !from_peer
+        && at.hop_limit > HOP_WALK + 1
         && let Some(flow) = F::flow(tables, steering.key)
         && let Some(node) = tables.node(flow.node)
         && node.is_reachable()
@@ -158,15 +160,15 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         if F::has_socket(self.tables, &self.tuple, segment) {
             return self.local(Reason::LocalSocket);
         }
-        // A walk that is under way goes on behind the own rank. Otherwise it starts with the node that gets new flows; if
-        // that is this one, or a peer has started with this one, the first of the ranks is next.
-        let walks = self.from_peer && self.at.hop_limit <= HOP_WALK;
-        let (mut index, mut hop_limit) = (self.config.own_node, HOP_WALK);
-        if !walks {
+        let own = self.config.own_node;
+        let (mut index, mut hop_limit) = (own, HOP_WALK);
+        if self.at.hop_limit > HOP_WALK {
             index = self.choose(Question::NewFlow);
         }
-        if index == self.config.own_node {
-            let under_way = walks && self.at.hop_limit < HOP_WALK;
+        if index == own {
+            // The walk has started, here. Or a node that we don't know (it has just joined), or a client far away, sent a
+            // packet with few hops left: then it must not start where ranks are left out.
+            let under_way = self.from_peer && self.at.hop_limit < HOP_WALK;
             index = self.choose(if under_way { Question::BehindOwn } else { Question::FirstOther });
             hop_limit = HOP_WALK - 1;
         }

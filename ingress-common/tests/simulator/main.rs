@@ -1,0 +1,54 @@
+//! Many nodes, one seed: joins, drains, crashes, returns, daemons that hang, owner moves, ECMP reshuffles, evictions, tables of
+//! different age and reused ports, against the very decision code. No established flow on a healthy node may break.
+//!
+//! `XDP_INGRESS_SIM_SEED=n` replays one history, `XDP_INGRESS_SIM_RUNS=n` runs more of them.
+
+mod cluster;
+mod history;
+mod random;
+
+use std::env;
+
+use history::{Growth, History, Outcome};
+
+const RUNS: u64 = 200;
+
+fn seeds() -> Vec<u64> {
+    let number = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    match number("XDP_INGRESS_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("XDP_INGRESS_SIM_RUNS").unwrap_or(RUNS)).collect(),
+    }
+}
+
+fn run(growth: Growth) -> Outcome {
+    let mut total = Outcome::default();
+    for seed in seeds() {
+        let outcome = History::new(seed, growth).play();
+        assert!(
+            outcome.broken_inside_the_bound.is_empty(),
+            "history {seed}: flows broke though their node was among the best K everywhere \
+             (replay with XDP_INGRESS_SIM_SEED={seed}):\n{}",
+            outcome.broken_inside_the_bound.join("\n")
+        );
+        total += outcome;
+    }
+    println!("{growth:?}: {total}");
+    total
+}
+
+/// At most K - 1 nodes ever rank before the one that has the flow: the bound is zero, so nothing at all may break.
+#[test]
+fn within_the_bound_nothing_breaks() {
+    let outcome = run(Growth::WithinBound);
+    assert_eq!(outcome.broken_outside_the_bound, 0);
+    assert!(outcome.delivered > 10_000 || seeds().len() == 1, "the histories are too short to show anything");
+}
+
+/// The cluster grows as it likes: flows may break only if their node was pushed out of the best K, and few do.
+#[test]
+fn beyond_the_bound_few_break() {
+    let outcome = run(Growth::Any);
+    let (broken, all) = (outcome.broken_outside_the_bound, outcome.opened);
+    assert!(broken * 100 <= 3 * all, "{broken} of {all} flows broke");
+}
