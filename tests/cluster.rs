@@ -124,15 +124,10 @@ current-context: lab
         self.run_kubectl(arguments, None)
     }
 
-    /// `kubectl apply -f -`, decided on the server as controllers and users do it.
+    /// `kubectl apply -f -`. Not server-side: that merges lists by keys which are not unique (a Node's addresses of one
+    /// type), and refuses such objects.
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        self.run_kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], Some(yaml))
-    }
-
-    /// `kubectl apply` of one subresource, such as a Node's status, which a plain `apply` may not write.
-    pub fn apply_status(&self, yaml: &str) -> Result<String> {
-        let arguments = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "-f", "-"];
-        self.run_kubectl(&arguments, Some(yaml))
+        self.run_kubectl(&["apply", "-f", "-"], Some(yaml))
     }
 
     fn run_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {

@@ -81,9 +81,6 @@ impl World {
                 continue;
             }
             self.cluster.apply(&yaml).with_context(|| format!("applying {name}"))?;
-            if yaml.contains("\nkind: Node\n") {
-                self.cluster.apply_status(&yaml).with_context(|| format!("applying the status in {name}"))?;
-            }
             self.applied.borrow_mut().insert(name, yaml);
         }
         Ok(())
