@@ -81,13 +81,27 @@ async fn write(
             biased;
             () = leadership.lost() => tracing::warn!(
                 identity = %config.identity,
-                "leader: the Lease is lost; another daemon writes statuses and Events now"
+                "leader: the Lease was not renewed in time or is another daemon's; writing nothing until it is ours again"
             ),
             () = closed(&mut closing) => return,
             () = ingress::run(client, &config.field_manager, leadership, published.clone()) => {}
             () = events::run(client, &config.identity, leadership, published.clone()) => {}
         }
     }
+}
+
+/// Why a request failed, for operators: the server's own words, or the whole chain of what went wrong on the way there.
+fn why(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => chain(error),
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 async fn closed(published: &mut watch::Receiver<Published>) {

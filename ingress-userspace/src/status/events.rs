@@ -14,9 +14,9 @@ use kube::{Client, Error};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::Published;
 use super::clock::{Moment, sleep_until};
 use super::lease::{Leadership, REQUEST_TIMEOUT};
+use super::{Published, why};
 use crate::model::{Kind, Problem};
 use notebook::{Next, Notebook};
 
@@ -48,14 +48,14 @@ pub(super) async fn run(
                     Ok(Ok(())) => notebook.reported(Moment::now(), problem),
                     Ok(Err(error)) if refused(&error) => {
                         tracing::warn!(
-                            object = %problem.object, %error,
+                            object = %problem.object, error = why(&error),
                             "events: the API server refuses our Event; not trying again soon. May our ServiceAccount \
                              create events.k8s.io/events and get this kind?"
                         );
-                        notebook.reported(Moment::now(), problem);
+                        notebook.refused(Moment::now(), problem);
                     }
                     Ok(Err(error)) => {
-                        tracing::debug!(%error, "events: not sent; trying again");
+                        tracing::debug!(error = why(&error), "events: not sent; trying again");
                         notebook.failed(Moment::now());
                     }
                     Err(_) => {

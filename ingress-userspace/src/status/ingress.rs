@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::Published;
 use super::clock::{Moment, sleep_until};
-use super::lease::{Leadership, REQUEST_TIMEOUT};
+use super::lease::{Leadership, NO_ANSWER, REQUEST_TIMEOUT};
+use super::{Published, chain, why};
 use crate::model::{Kind, ObjectRef};
 use ledger::{Change, Job, Ledger, Next, Outcome, Present};
 
@@ -65,7 +65,7 @@ pub(super) async fn run(
             }
             Some(event) = events.next() => match event {
                 Ok(event) => take(&mut ledger, &mut relisted, event, field_manager),
-                Err(error) => tracing::debug!(%error, "status: watching Ingresses; trying again"),
+                Err(error) => tracing::debug!(error = chain(&error), "status: watching Ingresses; trying again"),
             },
             Some((job, outcome)) = writing.next() => {
                 let Some(outcome) = outcome else { return };
@@ -161,11 +161,11 @@ fn write(
             Ok(Err(Error::Api(status))) => match status.code {
                 404 => Outcome::Gone,
                 409 => Outcome::Outdated,
-                429 | 500.. => Outcome::Unreachable(status.to_string()),
-                _ => Outcome::Refused(status.to_string()),
+                429 | 500.. => Outcome::Unreachable(status.message),
+                _ => Outcome::Refused(status.message),
             },
-            Ok(Err(error)) => Outcome::Unreachable(error.to_string()),
-            Err(_) => Outcome::Unreachable("no answer in time".to_owned()),
+            Ok(Err(error)) => Outcome::Unreachable(why(&error)),
+            Err(_) => Outcome::Unreachable(NO_ANSWER.to_owned()),
         };
         (job, Some(outcome))
     }

@@ -12,10 +12,13 @@ use tokio::time::timeout;
 
 use super::clock::{Moment, sleep_until};
 use super::leader::{Action, Claim, Elector, Record, Timing};
-use super::{Config, LEASE_NAME};
+use super::{Config, LEASE_NAME, why};
 
 /// A request that takes longer is given up: less than what a leader has between its last write and its Lease's end.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why a request failed that took longer.
+pub(super) const NO_ANSWER: &str = "no answer in time";
 
 /// Whether this daemon is the leader.
 #[derive(Debug, Clone)]
@@ -112,14 +115,14 @@ impl Candidate {
         lease.metadata.resource_version = Some(version);
         match timeout(REQUEST_TIMEOUT, self.api.replace(LEASE_NAME, &PostParams::default(), &lease)).await {
             Ok(Ok(_)) => tracing::info!(identity = %self.me, "leader: Lease released"),
-            Ok(Err(error)) => self.not_released(&error),
-            Err(error) => self.not_released(&error),
+            Ok(Err(error)) => self.not_released(&why(&error)),
+            Err(_) => self.not_released(NO_ANSWER),
         }
     }
 
-    fn not_released(&self, error: &dyn std::fmt::Display) {
+    fn not_released(&self, error: &str) {
         tracing::info!(
-            identity = %self.me, %error,
+            identity = %self.me, error,
             "leader: Lease not released; another daemon leads when it has run out"
         );
     }
@@ -131,8 +134,8 @@ impl Candidate {
                 self.elector.saw(Moment::now(), lease.as_ref().map(record));
                 self.last = lease;
             }
-            Ok(Err(error)) => self.failed(&error),
-            Err(error) => self.failed(&error),
+            Ok(Err(error)) => self.failed(&why(&error)),
+            Err(_) => self.failed(NO_ANSWER),
         }
     }
 
@@ -155,27 +158,27 @@ impl Candidate {
             // 409: somebody was faster. 404: the Lease was deleted, or its namespace is not there.
             Ok(Err(Error::Api(status))) if status.code == 409 || status.code == 404 => {
                 if status.code == 404 && claim.over.is_none() {
-                    self.failed(&Error::Api(status));
+                    self.failed(&status.message);
                 } else {
                     self.elector.refused(Moment::now());
                 }
             }
-            Ok(Err(error)) => self.failed(&error),
-            Err(error) => self.failed(&error),
+            Ok(Err(error)) => self.failed(&why(&error)),
+            Err(_) => self.failed(NO_ANSWER),
         }
     }
 
-    fn failed(&mut self, error: &dyn std::fmt::Display) {
+    fn failed(&mut self, error: &str) {
         self.elector.failed(Moment::now());
         self.failures += 1;
         if self.failures == 1 {
             tracing::warn!(
-                identity = %self.me, lease = LEASE_NAME, %error,
+                identity = %self.me, lease = LEASE_NAME, error,
                 "leader: the Lease could not be read or written; trying again. If this stays: is the API server \
                  reachable, and may our ServiceAccount get, create and update Leases in its namespace?"
             );
         } else {
-            tracing::debug!(identity = %self.me, failures = self.failures, %error, "leader: failed again");
+            tracing::debug!(identity = %self.me, failures = self.failures, error, "leader: failed again");
         }
     }
 

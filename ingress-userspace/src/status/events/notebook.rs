@@ -9,6 +9,8 @@ use crate::status::clock::Moment;
 
 /// A problem that is still there is reported again after so long: an API server keeps Events for an hour by default.
 pub(super) const REPEAT: Duration = Duration::from_mins(61);
+/// An Event that the server refused is tried again after so long: while a server starts, it refuses what it grants later.
+const REFUSED: Duration = Duration::from_mins(5);
 /// Events about one object: a page of `kubectl describe`. The log and `xdp-ingress status` have the rest.
 const PER_OBJECT: usize = 10;
 /// Events at once, and the time in which one more may be sent.
@@ -20,7 +22,7 @@ const API_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Report this, then say `reported` or `failed`.
+    /// Report this, then say `reported`, `refused` or `failed`.
     Report(Problem),
     /// Nothing before then.
     Wait(Moment),
@@ -34,6 +36,7 @@ pub(super) struct Notebook {
     problems: Vec<Problem>,
     /// Those before it are reported.
     cursor: usize,
+    /// When they are due again.
     reported: HashMap<Problem, Moment>,
     bucket: Bucket,
     api_pause: Option<(Moment, Duration)>,
@@ -66,7 +69,7 @@ impl Notebook {
         self.problems = kept.cloned().collect();
         self.cursor = 0;
         // One that comes back soon is not news; one that went long ago is.
-        self.reported.retain(|problem, at| seen.contains(problem) || now.since(*at) < REPEAT);
+        self.reported.retain(|problem, due| seen.contains(problem) || now < *due);
     }
 
     /// What to do at `now`.
@@ -87,16 +90,22 @@ impl Notebook {
         match again {
             Some(first) => {
                 self.cursor = 0;
-                Next::Wait(*first + REPEAT)
+                Next::Wait(*first)
             }
             None => Next::Idle,
         }
     }
 
-    /// `problem` was reported, or never can be.
+    /// `problem` was reported.
     pub(super) fn reported(&mut self, now: Moment, problem: Problem) {
         self.api_pause = None;
-        self.reported.insert(problem, now);
+        self.reported.insert(problem, now + REPEAT);
+    }
+
+    /// The API server refused the Event about `problem`.
+    pub(super) fn refused(&mut self, now: Moment, problem: Problem) {
+        self.api_pause = None;
+        self.reported.insert(problem, now + REFUSED);
     }
 
     /// The API server could not be reached.
@@ -106,7 +115,7 @@ impl Notebook {
     }
 
     fn due(&self, now: Moment, problem: &Problem) -> bool {
-        self.reported.get(problem).is_none_or(|at| now.since(*at) >= REPEAT)
+        self.reported.get(problem).is_none_or(|due| *due <= now)
     }
 }
 

@@ -102,3 +102,14 @@ fn an_api_server_away_is_asked_ever_more_slowly() {
     assert!((10..20).contains(&tries), "{tries}");
     assert_eq!(drain(&mut notebook, now), 1);
 }
+
+#[test]
+fn a_refused_one_is_tried_again_but_not_soon() {
+    let mut notebook = Notebook::new(at(0));
+    notebook.problems(at(0), &[problem("web", "a"), problem("web", "b")]);
+    let Next::Report(first) = notebook.next(at(0)) else { panic!("due") };
+    notebook.refused(at(0), first);
+    assert_eq!(drain(&mut notebook, at(0)), 1, "the other one is not held up");
+    assert_eq!(notebook.next(at(1)), Next::Wait(at(0) + REFUSED));
+    assert_eq!(drain(&mut notebook, at(0) + REFUSED), 1);
+}
