@@ -170,6 +170,16 @@ impl L4 {
         generation
     }
 
+    /// Whether a program was there already, left by an earlier daemon.
+    pub fn is_adopted(&self) -> bool {
+        self.attachments.iter().any(|attachment| attachment.is_adopted)
+    }
+
+    /// The last snapshot that is in the kernel; 0: none yet.
+    pub fn generation(&self) -> Generation {
+        self.picture.borrow().generation
+    }
+
     /// Whether this node takes new flows. Its established ones go on either way.
     pub fn drain(&self, draining: bool) {
         self.orders.send_modify(|orders| orders.draining = draining);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use super::client::SOCKET_NAME;
 use super::config::{RunArgs, SourceArg, Switch, XdpMode};
@@ -18,6 +19,7 @@ use crate::l4::{self, L4};
 use crate::l7::{self, L7};
 use crate::observe::admin;
 use crate::source;
+use crate::status::{self, Published};
 use crate::translate::{Settings, translate};
 use daemon::Daemon;
 
@@ -43,14 +45,9 @@ pub fn run(arguments: &RunArgs) -> anyhow::Result<()> {
 
 async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
-    let node = node_name(arguments)?;
+    let daemon = Arc::new(Daemon::new(arguments, node_name(arguments)?));
     std::fs::create_dir_all(&arguments.state_dir)
         .with_context(|| format!("creating the state directory {}", arguments.state_dir.display()))?;
-    let l4 = match arguments.l4 {
-        Switch::On => Some(L4::start(l4_config(arguments, &node)?).await?),
-        Switch::Off => None,
-    };
-    let daemon = Arc::new(Daemon::new(arguments, node.clone(), l4));
     let socket = arguments.state_dir.join(SOCKET_NAME);
     let _socket_file = admin::serve_unix(&socket, daemon.clone())
         .with_context(|| format!("listening on the control socket {}", socket.display()))?;
@@ -58,7 +55,30 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listening on the admin address {} (--admin)", arguments.admin))?;
 
-    let (mut objects, _client) = start_source(arguments).await?;
+    // Before the objects are there: what is wrong with the node shall be known at once.
+    let mut is_fresh = false;
+    if arguments.l4 == Switch::On {
+        let l4 = L4::start(l4_config(arguments, daemon.node())?).await?;
+        is_fresh = !l4.is_adopted();
+        daemon.set_front(l4);
+    }
+    let result = serve_objects(arguments, settings, &daemon, &mut stop).await;
+    daemon.stop_front().await;
+    if result.is_err() && is_fresh && !daemon.is_serving() {
+        // A start that failed leaves nothing behind. What an earlier daemon left goes on without us.
+        l4::cleanup(&arguments.pin_path).await.context("taking the XDP program off again")?;
+    }
+    result
+}
+
+/// From the first objects to the end of the drain.
+async fn serve_objects(
+    arguments: &RunArgs,
+    settings: Settings,
+    daemon: &Daemon,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    let (mut objects, client) = start_source(arguments).await?;
     // What the source has read already counts as a change, too.
     objects.mark_changed();
     let first = tokio::select! {
@@ -67,6 +87,9 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
     };
     daemon.start_router(L7::start(l7_config(arguments), &first.snapshot)?);
     daemon.publish(&first);
+    let (published, receiver) = watch::channel(first.published());
+    let reporter =
+        client.map(|client| tokio::spawn(status::run(client, status::Config::new(daemon.node()), receiver)));
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
 
     loop {
@@ -74,16 +97,21 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
             change = next_change(&mut objects, &settings) => {
                 let change = change?;
                 daemon.publish(&change);
+                published.send_replace(change.published());
             }
             () = stop.asked() => break,
         }
     }
     tracing::info!(grace = ?arguments.grace_period, "draining: new connections go elsewhere, established ones may end");
     tokio::select! {
-        () = drain(&daemon, arguments.grace_period) => {}
+        () = drain(daemon, arguments.grace_period) => {}
         () = stop.asked() => tracing::warn!("told to stop twice: cutting what is still open"),
     }
-    daemon.stop_front().await;
+    drop(published);
+    if let Some(reporter) = reporter {
+        // It gives the Lease back, so that another node writes at once; the API server may be away.
+        let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+    }
     Ok(())
 }
 
@@ -102,6 +130,12 @@ pub(super) struct Change {
     problems: Arc<Vec<crate::model::Problem>>,
     /// When it was taken from the source.
     since: Instant,
+}
+
+impl Change {
+    fn published(&self) -> Published {
+        Published { snapshot: Arc::clone(&self.snapshot), problems: Arc::clone(&self.problems) }
+    }
 }
 
 /// Waits for the source to have something new and translates it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Change;
 use crate::cli::config::RunArgs;
-use crate::l4::L4;
+use crate::l4::{Generation, L4};
 use crate::l7::L7;
 use crate::model::Problem;
 use crate::observe::admin;
@@ -18,7 +18,7 @@ pub(super) struct Daemon {
     node: String,
     source: String,
     started: Instant,
-    /// `None` with `--l4 off`, and once it has been stopped.
+    /// `None` with `--l4 off`, before it has started and once it has been stopped.
     l4: Mutex<Option<L4>>,
     /// Set once the first snapshot is there.
     l7: OnceLock<L7>,
@@ -41,12 +41,12 @@ struct LastChange {
 }
 
 impl Daemon {
-    pub(super) fn new(arguments: &RunArgs, node: String, l4: Option<L4>) -> Self {
+    pub(super) fn new(arguments: &RunArgs, node: String) -> Self {
         Self {
             node,
             source: arguments.source.to_string(),
             started: Instant::now(),
-            l4: Mutex::new(l4),
+            l4: Mutex::default(),
             l7: OnceLock::new(),
             served: Mutex::default(),
         }
@@ -56,9 +56,18 @@ impl Daemon {
         &self.node
     }
 
+    pub(super) fn set_front(&self, l4: L4) {
+        *lock(&self.l4) = Some(l4);
+    }
+
     /// Called once, with the first snapshot.
     pub(super) fn start_router(&self, l7: L7) {
         assert!(self.l7.set(l7).is_ok(), "the router starts once");
+    }
+
+    /// Whether the router has been started.
+    pub(super) fn is_serving(&self) -> bool {
+        self.l7.get().is_some()
     }
 
     /// Makes a change live: the router first, so that no packet is led to a VIP at which nobody listens.
@@ -143,6 +152,9 @@ impl admin::Daemon for Daemon {
         match &served.last {
             None => Err("waiting for the objects of the source".to_owned()),
             Some(_) if served.draining => Err("draining".to_owned()),
+            Some(_) if lock(&self.l4).as_ref().is_some_and(|l4| l4.generation() == Generation::default()) => {
+                Err("the XDP front is not filled yet".to_owned())
+            }
             Some(_) => Ok(()),
         }
     }
