@@ -100,9 +100,18 @@ impl Level {
             command
         };
         match self {
-            // The other levels are tests too, so not `--tests`: it would run them all.
-            // The simulator is a test of its own, over nothing but `ingress-common`.
-            Self::Unit => vec![test(&["--lib", "--bins"]), test(&["--test", "simulator"])],
+            // The other levels are tests too, so not `--tests`: it would run them all. What is named is the many-node
+            // simulator, the HTTP/1 engine between raw sockets, and the manifests with what they translate to.
+            Self::Unit => vec![test(&[
+                "--lib",
+                "--bins",
+                "--test",
+                "simulator",
+                "--test",
+                "http1",
+                "--test",
+                "translate",
+            ])],
             level => vec![test(&["--test", &level.name()])],
         }
     }
