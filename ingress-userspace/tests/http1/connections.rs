@@ -36,7 +36,8 @@ fn many_pipelined_requests_are_answered_in_order() {
     });
     let proxy = Proxy::start(&[backend.address]);
     let mut client = proxy.client();
-    let wire: String = (0..3000).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    let wire =
+        (0..3000).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect::<Vec<_>>().concat();
     let mut writer = client.0.stream().try_clone().unwrap();
     let sender = std::thread::spawn(move || std::io::Write::write_all(&mut writer, wire.as_bytes()).unwrap());
     for n in 0..3000 {

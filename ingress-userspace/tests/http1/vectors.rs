@@ -58,7 +58,7 @@ fn vectors(text: &str) -> Vec<Vector> {
             let (key, value) =
                 line.split_once(": ").unwrap_or_else(|| panic!("not a line of a vector: {line}"));
             match key {
-                "name" => vector.name = value.to_owned(),
+                "name" => value.clone_into(&mut vector.name),
                 "send" => vector.send.extend(unescape(value)),
                 "reply" => vector.reply.extend(unescape(value)),
                 "answers" => {

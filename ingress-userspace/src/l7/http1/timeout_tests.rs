@@ -39,7 +39,7 @@ fn snapshot(endpoints: &[SocketAddr]) -> Snapshot {
     snapshot.clusters.insert(id.clone(), Arc::new(Cluster { id: id.clone(), endpoints }));
     let ingress = ObjectRef::new(Kind::Ingress, "default", "all");
     let route = Arc::new(Route { ingress, target: Target::Cluster(id), filters: Filters::default() });
-    let rule = PathRule { path: PathMatch::Prefix("".into()), route };
+    let rule = PathRule { path: PathMatch::Prefix(String::new()), route };
     snapshot.routes.hosts.entry(HostPattern::Any).or_default().paths.push(rule);
     snapshot
 }
