@@ -1,11 +1,11 @@
 //! Bodies in both directions: streamed, byte for byte, under concurrency, with back-pressure.
 
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::harness::{Backend, Client, PATIENCE, Peer, Proxy, always};
+use super::harness::{Backend, Client, PATIENCE, Peer, Proxy, always, eventually};
 
 const MIB: usize = 1024 * 1024;
 
@@ -101,7 +101,7 @@ fn answers_stream_and_are_not_held_back() {
     assert_eq!(&first, b"6\r\nfirst\n\r\n");
     // Nothing but the pause: the backend waits for a message that never comes, and its connection is cut by the client.
     drop(client);
-    super::harness::eventually("the backend's connection closes with its client's", || backend.open() == 0);
+    eventually("the backend's connection closes with its client's", || backend.open() == 0);
     drop(other);
 }
 
@@ -150,6 +150,34 @@ fn a_body_that_comes_byte_by_byte() {
 }
 
 #[test]
+fn a_body_that_turns_bad_is_never_complete_for_the_backend() {
+    let seen = Arc::<Mutex<Vec<u8>>>::default();
+    let record = Arc::clone(&seen);
+    let backend = Backend::start(move |mut peer: Peer| {
+        peer.record = Some(Arc::clone(&record));
+        assert_eq!(peer.message(), None, "a whole message arrived");
+    });
+    let proxy = Proxy::start(&[backend.address]);
+    for bad in [
+        "zz\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "0\r\nContent-Length: 3\r\n\r\n",
+        "0\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        seen.lock().unwrap().clear();
+        let mut client = proxy.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        eventually("the beginning arrives", || seen.lock().unwrap().ends_with(b"3\r\nabc\r\n"));
+        client.send(bad);
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.header("connection")), (400, Some("close")), "{bad:?}");
+        assert!(client.0.is_closed());
+        eventually("the backend's connection is closed", || backend.open() == 0);
+        assert!(seen.lock().unwrap().ends_with(b"3\r\nabc\r\n"), "more arrived: {bad:?}");
+    }
+}
+
+#[test]
 fn expect_100_continue() {
     let backend = Backend::start(|mut peer: Peer| {
         let head = peer.head().unwrap();
@@ -185,7 +213,7 @@ fn an_early_answer_to_an_unfinished_upload() {
     // What was under way does not turn the answer into a reset; the end is a clean one.
     client.send(vec![b'x'; 100_000]);
     assert!(client.0.is_closed());
-    super::harness::eventually("the backend's connection is closed", || backend.open() == 0);
+    eventually("the backend's connection is closed", || backend.open() == 0);
 }
 
 #[test]
