@@ -22,8 +22,8 @@ use super::{Http2, Stream, head};
 use crate::l7::answer::Answer;
 use crate::l7::balance::{ClusterState, InFlight};
 use crate::l7::decide::{Decision, decide};
-use crate::l7::forwarded;
-use crate::l7::head::ConnectionInfo;
+use crate::l7::forwarded::{self, RequestId};
+use crate::l7::head::{ConnectionInfo, HeadEdits};
 use crate::l7::stats::IngressSlot;
 use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{ConnectError, Sender};
@@ -37,7 +37,7 @@ pub(super) async fn exchange(
 ) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
     let (ingress, result) = match plan(http2, connection, &parts) {
-        Ok(plan) => (plan.ingress, forward(http2, plan, body, stream).await),
+        Ok(plan) => (plan.ingress, forward(http2, connection, &parts, plan, body, stream).await),
         Err((ingress, answer)) => (ingress, Err(answer)),
     };
     let response = result.unwrap_or_else(|answer| rendered(&answer));
@@ -50,6 +50,9 @@ struct Plan {
     cluster: Rc<ClusterState>,
     ingress: IngressSlot,
     head: Parts,
+    /// What `head` was made with, to make it again.
+    id: RequestId,
+    edits: HeadEdits,
 }
 
 fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Plan, (IngressSlot, Answer)> {
@@ -61,13 +64,16 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
             let id = http2.worker.request_id();
             let head =
                 target.upstream(parts, connection, &id, &edits).map_err(|answer| (route.ingress, answer))?;
-            Ok(Plan { cluster: http2.worker.balancer.cluster(backend), ingress: route.ingress, head })
+            let cluster = http2.worker.balancer.cluster(backend);
+            Ok(Plan { cluster, ingress: route.ingress, head, id, edits })
         }
     }
 }
 
 async fn forward(
     http2: &Rc<Http2>,
+    connection: &ConnectionInfo,
+    parts: &Parts,
     plan: Plan,
     body: Incoming,
     stream: Stream,
@@ -83,8 +89,7 @@ async fn forward(
         RequestBody::Streamed { body, progress: Rc::clone(&progress), stats: Arc::clone(&http2.worker.stats) }
     };
     // A request without a body may be sent again as it is, if its method allows that (RFC 9110 9.2.2).
-    let replay =
-        (matches!(body, RequestBody::Empty) && plan.head.method.is_idempotent()).then(|| plan.head.clone());
+    let replayable = matches!(body, RequestBody::Empty) && parts.method.is_idempotent();
     let mut request = Request::from_parts(plan.head, body);
     let mut tried = Vec::new();
     loop {
@@ -104,10 +109,11 @@ async fn forward(
             Some(Err(error)) => error,
         };
         // On a connection that was used before, the endpoint's end of it may have been on its way already.
-        request = match (error.take_message(), &replay) {
-            (Some(request), _) if reused => request,
-            (None, Some(head)) if reused && broke_off(error.error()) => {
-                Request::from_parts(head.clone(), RequestBody::Empty)
+        request = match error.take_message() {
+            Some(request) if reused => request,
+            None if reused && replayable && broke_off(error.error()) => {
+                let head = head::target(parts)?.upstream(parts, connection, &plan.id, &plan.edits)?;
+                Request::from_parts(head, RequestBody::Empty)
             }
             _ => {
                 tracing::debug!(address = %picked.address(), error = %error.error(), "endpoint failed");

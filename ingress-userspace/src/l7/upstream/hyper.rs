@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -52,16 +51,14 @@ pub enum ConnectError {
 }
 
 impl Pool {
-    /// An idle connection to the endpoint, if there is one that still seems alive.
+    /// An idle connection to the endpoint, if there is one that still seems alive: the most recently used.
     pub fn take(&self, address: SocketAddr) -> Option<Sender> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&address)?;
-        while let Some(Idle { sender, since }) = connections.pop() {
-            if sender.is_ready() && since.elapsed() < timeouts::UPSTREAM_IDLE {
-                return Some(sender);
-            }
-        }
-        None
+        // What was given back a moment ago may not be ready yet; what is closed goes with the next sweep.
+        let usable = |idle: &Idle| idle.sender.is_ready() && idle.since.elapsed() < timeouts::UPSTREAM_IDLE;
+        let index = connections.iter().rposition(usable)?;
+        Some(connections.swap_remove(index).sender)
     }
 
     /// A new connection. Its task ends when both sides are done with it.
@@ -79,22 +76,12 @@ impl Pool {
         Ok(sender)
     }
 
-    /// Takes a connection back whose response has been read to the end; drops it if it cannot be used again.
-    pub fn give_back(self: &Rc<Self>, address: SocketAddr, mut sender: Sender) {
-        if sender.is_ready() {
-            self.keep(address, sender);
-        } else if !sender.is_closed() {
-            // hyper's connection task learns of the end of the message only when it runs next.
-            let pool = Rc::clone(self);
-            tokio::task::spawn_local(async move {
-                if sender.ready().await.is_ok() {
-                    pool.keep(address, sender);
-                }
-            });
+    /// Takes a connection back whose response has been read to the end; drops it if it cannot be used again. hyper's
+    /// connection task learns of the end only when it runs next: until then [`Pool::take`] passes over it.
+    pub fn give_back(&self, address: SocketAddr, sender: Sender) {
+        if sender.is_closed() {
+            return;
         }
-    }
-
-    fn keep(&self, address: SocketAddr, sender: Sender) {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(address).or_default();
         if connections.len() < MAX_IDLE {
