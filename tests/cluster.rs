@@ -54,7 +54,7 @@ impl Cluster {
         let mut cluster =
             Self { api_server: None, _etcd: etcd, host: host.clone(), address, dir, authority, admin };
         // `system:masters` may do everything without asking RBAC.
-        cluster.admin = cluster.kubeconfig("admin", "system:masters")?;
+        cluster.admin = cluster.kubeconfig("admin", "system:masters", "default")?;
         cluster.start_api_server()?;
         Ok(cluster)
     }
@@ -82,8 +82,8 @@ impl Cluster {
         self.api_server = None;
     }
 
-    /// A kubeconfig for `user`, who belongs to `group`.
-    pub fn kubeconfig(&self, user: &str, group: &str) -> Result<PathBuf> {
+    /// A kubeconfig for `user`, who belongs to `group` and means `namespace` where none is named.
+    pub fn kubeconfig(&self, user: &str, group: &str, namespace: &str) -> Result<PathBuf> {
         let (certificate, key) = self.authority.client(user, group)?;
         let file = |extension: &str| self.dir.join(format!("{}.{extension}", user.replace(':', "_")));
         let (certificate_file, key_file, kubeconfig) = (file("crt"), file("key"), file("kubeconfig"));
@@ -108,7 +108,7 @@ users:
       client-key: {}
 contexts:
   - name: lab
-    context: {{cluster: lab, user: \"{user}\"}}
+    context: {{cluster: lab, user: \"{user}\", namespace: {namespace}}}
 current-context: lab
 ",
             self.dir.join("ca.crt").display(),

@@ -20,7 +20,7 @@ fn keeps_objects() -> Result<()> {
     cluster.apply(TWO_HOSTS)?;
 
     // From another host, as a user without rights: the certificate is known, RBAC decides.
-    let stranger = cluster.kubeconfig("stranger", "nobody")?;
+    let stranger = cluster.kubeconfig("stranger", "nobody", "default")?;
     let stranger = stranger.display().to_string();
     let ask = |kubeconfig: &str| {
         let kubectl = ingress_tests::paths::kubernetes_bin().join("kubectl");

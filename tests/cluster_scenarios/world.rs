@@ -43,6 +43,7 @@ impl World {
         println!("{name}: etcd and kube-apiserver were ready after {:.1} s", started.elapsed().as_secs_f64());
         let world = Self { cluster, lab, applied: RefCell::default() };
         world.apply_our_kinds()?;
+        world.apply_folder("deploy/manifests")?;
         world.lab.declare_cluster()?;
         world.apply_changes()?;
         Ok(world)
@@ -58,9 +59,14 @@ impl World {
         self.lab.vips().into_iter().next().context("the lab has no VIP")
     }
 
-    /// Starts the daemon on every node, as the user of its own that a `ServiceAccount` would be.
+    /// Starts the daemon on every node. To the API server it is the `ServiceAccount` of `deploy/manifests`, with the
+    /// rights that are bound to that and no more.
     pub(crate) fn start_daemons(&self) -> Result<()> {
-        let kubeconfig = self.cluster.kubeconfig("xdp-ingress", "system:masters")?;
+        let kubeconfig = self.cluster.kubeconfig(
+            "system:serviceaccount:xdp-ingress:xdp-ingress",
+            "system:serviceaccounts",
+            "xdp-ingress",
+        )?;
         for node in self.lab.nodes() {
             let mut command = node.daemon_command_from("kubernetes");
             command.arg("--kubeconfig").arg(&kubeconfig);
@@ -86,18 +92,18 @@ impl World {
         Ok(())
     }
 
-    /// Our kinds: `deploy/crds`.
+    /// Our kinds, and waits until the API server knows them.
     fn apply_our_kinds(&self) -> Result<()> {
-        let crds = yaml_files(&paths::workspace().join("deploy/crds"))?;
-        for (name, yaml) in &crds {
-            self.cluster.apply(yaml).with_context(|| format!("applying {name}"))?;
-            self.cluster.kubectl(&[
-                "wait",
-                "--for=condition=Established",
-                "--timeout=20s",
-                "crd",
-                "--all",
-            ])?;
+        self.apply_folder("deploy/crds")?;
+        self.cluster
+            .kubectl(&["wait", "--for=condition=Established", "--timeout=20s", "crd", "--all"])
+            .map(drop)
+    }
+
+    /// What an administrator applies. The DaemonSet stays an object: nobody makes pods of it here.
+    fn apply_folder(&self, folder: &str) -> Result<()> {
+        for (name, yaml) in yaml_files(&paths::workspace().join(folder))? {
+            self.cluster.apply(&yaml).with_context(|| format!("applying {folder}/{name}"))?;
         }
         Ok(())
     }
