@@ -37,6 +37,11 @@ pub fn bpf_object() -> PathBuf {
     xtask_dir().join("xdp-ingress.bpf.o")
 }
 
+/// The BPF programs that `cargo xtask bench l4` runs around the one in [`bpf_object`].
+pub fn bpf_bench_object() -> PathBuf {
+    xtask_dir().join("xdp-ingress-bench.bpf.o")
+}
+
 /// `etcd`, `kube-apiserver`, `kubectl`, built by `cargo xtask setup` from Go modules.
 pub fn kubernetes_bin() -> PathBuf {
     xtask_dir().join("kubernetes/bin")

@@ -127,15 +127,18 @@ impl Front {
     }
 
     /// `BPF_PROG_TEST_RUN` as it is.
-    pub(crate) fn test_run(&self, options: TestRunOptions<'_>) -> Result<aya::TestRunResult> {
-        let program: &Xdp = self.ebpf.program(abi::PROGRAM).context("no such program")?.try_into()?;
-        Ok(program.test_run(options)?)
+    fn test_run(&self, options: TestRunOptions<'_>) -> Result<aya::TestRunResult> {
+        Ok(self.program()?.test_run(options)?)
+    }
+
+    /// The program, loaded.
+    pub(crate) fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program(abi::PROGRAM).context("no such program")?.try_into()?)
     }
 
     /// Instructions that the verifier walked through.
     pub(crate) fn verified_instructions(&self) -> Result<u32> {
-        let program: &Xdp = self.ebpf.program(abi::PROGRAM).context("no such program")?.try_into()?;
-        program.info()?.verified_instruction_count().context("this kernel does not tell")
+        self.program()?.info()?.verified_instruction_count().context("this kernel does not tell")
     }
 
     /// A hash map of the program, to look at.

@@ -83,18 +83,21 @@ fn segment(version: u8, flags: u8) -> Segment {
 
 impl Segment {
     /// From this to that MAC address.
+    #[must_use]
     pub fn macs(mut self, src: Mac, dst: Mac) -> Self {
         (self.src_mac, self.dst_mac) = (src, dst);
         self
     }
 
     /// With this hop limit.
+    #[must_use]
     pub fn hops(mut self, hops: u8) -> Self {
         self.hops = hops;
         self
     }
 
     /// With a field changed.
+    #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
@@ -107,9 +110,9 @@ impl Segment {
         frame.extend(self.src_mac.octets());
         frame.extend(&self.tags);
         if self.version == 4 {
-            self.ipv4(&mut frame)
+            self.ipv4(&mut frame);
         } else {
-            self.ipv6(&mut frame)
+            self.ipv6(&mut frame);
         }
         frame
     }

@@ -18,10 +18,13 @@ pub(crate) fn run() -> Result<()> {
     report::heading("BPF object");
     process::streamed(&mut cargo(&Toolchain::choose()?, "build")).context("the BPF programs do not build")?;
 
-    let built = target_dir().join(TARGET).join("release/xdp-ingress-ebpf");
-    let object = paths::bpf_object();
-    let bytes = copy_if_changed(&built, &object)?;
-    report::note(&format!("{} ({bytes} bytes)", object.display()));
+    let built = target_dir().join(TARGET).join("release");
+    for (program, object) in
+        [("xdp-ingress-ebpf", paths::bpf_object()), ("xdp-ingress-ebpf-bench", paths::bpf_bench_object())]
+    {
+        let bytes = copy_if_changed(&built.join(program), &object)?;
+        report::note(&format!("{} ({bytes} bytes)", object.display()));
+    }
     Ok(())
 }
 
