@@ -143,6 +143,7 @@ impl L4 {
             netlink,
             writer,
             places,
+            handover: owner::Handover::default(),
             addresses: address::Addresses::default(),
             packets,
             schedule: announce::Schedule::new(config.announce_interval),

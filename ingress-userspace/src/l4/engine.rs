@@ -19,12 +19,16 @@ use super::maps::Heartbeat;
 use super::membership::{Announced, Declared, Liveness, Membership, View};
 use super::neighbour::Surroundings;
 use super::netlink::Netlink;
+use super::owner::Handover;
 use super::status::{Generation, Picture};
 use super::sync::{Desired, Input, Places, Writer, build, desired};
 use crate::model::Snapshot;
 
 /// The engine turns at least this often.
 const TURN: Duration = Duration::from_millis(500);
+
+/// And this often while a VIP is about to move.
+const HANDOVER_TURN: Duration = Duration::from_millis(25);
 
 /// What the handle tells the engine; the latest of each counts.
 #[derive(Clone, Default)]
@@ -48,6 +52,7 @@ pub(crate) struct Engine {
     pub(crate) netlink: Netlink,
     pub(crate) writer: Writer,
     pub(crate) places: Places,
+    pub(crate) handover: Handover,
     pub(crate) addresses: Addresses,
     pub(crate) packets: PacketSocket,
     pub(crate) schedule: Schedule,
@@ -75,15 +80,14 @@ impl Engine {
             self.pulse.beat();
             self.turn(&mut memory).await;
             self.announce_due();
-            let wake_at = self
-                .schedule
-                .next()
-                .map_or(TURN, |at| at.saturating_duration_since(Instant::now()).min(TURN));
+            let longest = if self.handover.is_waiting() { HANDOVER_TURN } else { TURN };
+            let until_due = self.schedule.next().map(|at| at.saturating_duration_since(Instant::now()));
+            let wake_at = Instant::now() + until_due.map_or(longest, |until| until.min(longest));
             let is_over = tokio::select! {
                 changed = self.orders.changed() => changed.is_err(),
                 _ = self.view.changed() => false,
                 _ = self.surroundings.changed() => false,
-                () = sleep_until((Instant::now() + wake_at).into()) => false,
+                () = sleep_until(wake_at.into()) => false,
             };
             if is_over {
                 return self.stop(memory).await;
@@ -106,6 +110,7 @@ impl Engine {
         let uplinks = self.uplinks(&surroundings);
         let input = Input {
             own_name: &self.own_name,
+            now: Instant::now(),
             own_draining: orders.draining,
             snapshot: &snapshot,
             view: &view,
@@ -113,7 +118,7 @@ impl Engine {
             uplinks: &uplinks,
             behaviour: &self.behaviour,
         };
-        let desired = desired(&input, &mut self.places);
+        let desired = desired(&input, &mut self.places, &mut self.handover);
         let is_known = memory.applied.as_ref() == Some(&desired) && memory.generation == orders.generation;
         if is_known && !memory.has_failed {
             return;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ingress_common::hash::{NodeKey, mix};
 
@@ -42,14 +43,74 @@ pub(crate) fn owners<'a>(
     owners
 }
 
+/// A new owner starts to answer this long after the change that made it one, if the former owner is alive.
+const TAKE_AFTER: Duration = Duration::from_millis(500);
+/// And the former owner stops then: better two that answer than none, since a client asks again only after 1 s.
+const RELEASE_AFTER: Duration = Duration::from_millis(800);
+
+/// Delays the move of a VIP from a living node to another until the tables of all nodes are of the same age. The
+/// former owner remembers the flows; the new one has to look for them along the slots' order, and while two nodes
+/// have different orders such a walk can miss the node that it looks for. From a dead node a VIP moves at once.
+#[derive(Debug, Default)]
+pub(crate) struct Handover {
+    /// Who owns what, as this node acts on it.
+    current: BTreeMap<IpAddr, String>,
+    /// Who shall own it, and since when that is so.
+    coming: BTreeMap<IpAddr, (String, Instant)>,
+    /// This node has been there before.
+    has_joined: bool,
+}
+
+impl Handover {
+    /// The owners to act on. `target` is what [`owners`] says; `without_self` what it says without this node: a node
+    /// that has just come finds its VIPs in others' hands. `is_up`: whether a node still forwards.
+    pub(crate) fn owners(
+        &mut self,
+        now: Instant,
+        own_name: &str,
+        target: &BTreeMap<IpAddr, &str>,
+        without_self: &BTreeMap<IpAddr, &str>,
+        is_up: impl Fn(&str) -> bool,
+    ) -> BTreeMap<IpAddr, String> {
+        let is_first = !std::mem::replace(&mut self.has_joined, true);
+        let mut before = std::mem::take(&mut self.current);
+        let mut waiting = std::mem::take(&mut self.coming);
+        for (&vip, &owner) in target {
+            let former = before
+                .remove(&vip)
+                .or_else(|| without_self.get(&vip).filter(|_| is_first).map(|former| (*former).to_owned()));
+            let Some(former) = former.filter(|former| former != owner && is_up(former)) else {
+                self.current.insert(vip, owner.to_owned());
+                continue;
+            };
+            let since =
+                waiting.remove(&vip).filter(|(coming, _)| coming == owner).map_or(now, |(_, since)| since);
+            let delay = if former == own_name { RELEASE_AFTER } else { TAKE_AFTER };
+            if now.saturating_duration_since(since) >= delay {
+                self.current.insert(vip, owner.to_owned());
+            } else {
+                self.coming.insert(vip, (owner.to_owned(), since));
+                self.current.insert(vip, former);
+            }
+        }
+        self.current.clone()
+    }
+
+    /// Whether a move waits for its time.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.coming.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
 
-    use super::owners;
+    use super::{Handover, owners};
 
     fn vips(n: u8) -> Vec<IpAddr> {
         (0..n).map(|i| IpAddr::V4(Ipv4Addr::new(192, 0, 2, i))).collect()
@@ -65,6 +126,67 @@ mod tests {
         let mut backwards = vips(9);
         backwards.reverse();
         assert_eq!(owners(vips(9), &["a", "b", "c"]), owners(backwards, &["c", "a", "b"]));
+    }
+
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    /// Who owns the VIP `ms` after the start, as node `own` acts on it, when `target` shall.
+    fn step(
+        handover: &mut Handover,
+        start: Instant,
+        ms: u64,
+        own: &str,
+        target: &str,
+        up: &[&str],
+    ) -> String {
+        let now = start + Duration::from_millis(ms);
+        let others = if target == own { BTreeMap::new() } else { BTreeMap::from([(VIP, target)]) };
+        let owners =
+            handover.owners(now, own, &BTreeMap::from([(VIP, target)]), &others, |node| up.contains(&node));
+        owners[&VIP].clone()
+    }
+
+    #[test]
+    fn a_vip_leaves_a_living_node_late_and_with_an_overlap() {
+        let start = Instant::now();
+        let (mut old, mut new) = (Handover::default(), Handover::default());
+        let up = ["a", "b"];
+        assert_eq!(step(&mut old, start, 0, "a", "a", &up), "a");
+        assert_eq!(step(&mut new, start, 0, "b", "a", &up), "a");
+        for (ms, at_old, at_new) in
+            [(1000, "a", "a"), (1499, "a", "a"), (1500, "a", "b"), (1799, "a", "b"), (1800, "b", "b")]
+        {
+            assert_eq!(step(&mut old, start, ms, "a", "b", &up), at_old, "old at {ms}");
+            assert_eq!(step(&mut new, start, ms, "b", "b", &up), at_new, "new at {ms}");
+        }
+        assert!(!old.is_waiting() && !new.is_waiting());
+    }
+
+    #[test]
+    fn a_dead_nodes_vip_moves_at_once_and_a_change_of_mind_costs_nothing() {
+        let start = Instant::now();
+        let mut handover = Handover::default();
+        step(&mut handover, start, 0, "b", "a", &["a", "b"]);
+        assert_eq!(step(&mut handover, start, 10, "b", "b", &["a", "b"]), "a");
+        assert!(handover.is_waiting());
+        assert_eq!(step(&mut handover, start, 20, "b", "a", &["a", "b"]), "a");
+        assert!(!handover.is_waiting());
+        assert_eq!(step(&mut handover, start, 30, "b", "b", &["b"]), "b");
+    }
+
+    #[test]
+    fn a_node_that_has_just_come_finds_its_vips_in_others_hands() {
+        let (start, mut handover) = (Instant::now(), Handover::default());
+        let target = BTreeMap::from([(VIP, "new")]);
+        let others = BTreeMap::from([(VIP, "old")]);
+        let at = |handover: &mut Handover, ms| {
+            handover.owners(start + Duration::from_millis(ms), "new", &target, &others, |_| true)[&VIP]
+                .clone()
+        };
+        assert_eq!(at(&mut handover, 0), "old");
+        assert_eq!(at(&mut handover, 500), "new");
+        let mut alone = Handover::default();
+        assert_eq!(step(&mut alone, start, 0, "new", "new", &["new"]), "new");
     }
 
     proptest! {

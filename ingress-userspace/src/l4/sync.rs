@@ -1,10 +1,11 @@
 //! From what is declared (Snapshot), alive (membership) and reachable (neighbours) to what the maps shall hold. Pure:
-//! the same input gives the same `Desired`. `write` brings it into the kernel; `engine` calls both.
+//! the same inputs give the same `Desired`. `write` brings it into the kernel; `engine` calls both.
 
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use ingress_common::abi::{
     ABI_VERSION, Addr, Config, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, Uplink, Vip,
@@ -17,7 +18,7 @@ use tracing::warn;
 use super::membership::{Liveness, View};
 use super::neighbour::Way;
 use super::numbers::Numbers;
-use super::owner::owners;
+use super::owner::{Handover, owners};
 use crate::model::{NodeIntent, Snapshot};
 
 pub(crate) use write::{Writer, build};
@@ -54,6 +55,7 @@ impl std::fmt::Display for Standing {
 #[derive(Debug)]
 pub(crate) struct Input<'a> {
     pub(crate) own_name: &'a str,
+    pub(crate) now: Instant,
     /// This node was asked to drain.
     pub(crate) own_draining: bool,
     pub(crate) snapshot: &'a Snapshot,
@@ -115,10 +117,10 @@ impl Desired {
 }
 
 /// What the maps shall hold.
-pub(crate) fn desired(input: &Input<'_>, places: &mut Places) -> Desired {
+pub(crate) fn desired(input: &Input<'_>, places: &mut Places, handover: &mut Handover) -> Desired {
     let mut desired = Desired::default();
     place_nodes(input, places, &mut desired);
-    place_vips(input, places, &mut desired);
+    place_vips(input, places, handover, &mut desired);
     let mut config = *input.behaviour;
     config.abi_version = ABI_VERSION;
     config.own_node = desired
@@ -181,7 +183,7 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
     }
 }
 
-fn place_vips(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
+fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, desired: &mut Desired) {
     let sockets: BTreeSet<SocketAddr> = input
         .snapshot
         .vips
@@ -215,10 +217,20 @@ fn place_vips(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
     if candidates.is_empty() {
         candidates = with(&[Standing::Draining]);
     }
-    let owners: BTreeMap<IpAddr, String> = owners(desired.addresses.iter().copied(), &candidates)
-        .into_iter()
-        .map(|(vip, owner)| (vip, owner.to_owned()))
-        .collect();
+    let others: Vec<&str> = candidates.iter().copied().filter(|name| *name != input.own_name).collect();
+    let vips = || desired.addresses.iter().copied();
+    let owners = handover.owners(
+        input.now,
+        input.own_name,
+        &owners(vips(), &candidates),
+        &owners(vips(), &others),
+        |n| {
+            desired
+                .placed
+                .iter()
+                .any(|node| node.name == n && matches!(node.standing, Standing::Serving | Standing::Draining))
+        },
+    );
     for &address in &desired.addresses {
         let is_owner = owners.get(&address).is_some_and(|owner| owner == input.own_name);
         let value = Addr { flags: if is_owner { Addr::OWNER } else { 0 } };

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MountFlags;
 
 use super::StartError;
+use super::attach::PIN_PREFIX;
+use crate::l4::maps::LAYOUT;
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -52,14 +54,22 @@ fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statfs(path)?.f_type == BPF_FS_MAGIC)
 }
 
-/// Names of what is pinned in `pin_path`; none if it does not exist.
+/// Names of what we pinned in `pin_path`; none if it does not exist. The kernel puts files of its own into the root of
+/// each BPF file system.
 pub(super) fn pinned(pin_path: &Path) -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(pin_path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PIN_PREFIX) || LAYOUT.iter().any(|(map, ..)| *map == name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Removes the pin `name`; that it is gone already is fine.
@@ -76,9 +86,15 @@ pub(super) fn remove_all(pin_path: &Path) -> io::Result<()> {
         unpin(pin_path, name)?;
     }
     match std::fs::remove_dir(pin_path) {
-        // It is the mount point itself.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // It is the mount point itself, or others use it too.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use ingress_common::abi::{
     ABI_VERSION, Addr, Be16, Config, Mac, Node, NodeIndex, Peer, PeerKey, Uplink, VipId, VipKey4, VipKey6,
@@ -10,6 +11,7 @@ use ingress_common::rank::Candidate;
 use super::{Desired, Input, Places, Standing, desired};
 use crate::l4::membership::{Liveness, View};
 use crate::l4::neighbour::Way;
+use crate::l4::owner::Handover;
 use crate::model::{self, NodeIntent, Snapshot, Vip};
 
 const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
@@ -61,6 +63,7 @@ impl World {
     fn desired(&mut self) -> Desired {
         let input = Input {
             own_name: "a",
+            now: Instant::now(),
             own_draining: self.own_draining,
             snapshot: &self.snapshot,
             view: &self.view,
@@ -68,12 +71,20 @@ impl World {
             uplinks: &[Uplink { ifindex: 7, mac: OWN, reserved: 0 }],
             behaviour: &Config { hash_key: 42, ..Config::default() },
         };
-        desired(&input, &mut self.places)
+        desired(&input, &mut self.places, &mut established())
     }
 
     fn hear(&mut self, name: &str, liveness: Liveness) {
         self.view.peers.insert(name.into(), liveness);
     }
+}
+
+/// No move is delayed: the VIPs belonged to a node that is gone.
+fn established() -> Handover {
+    let mut handover = Handover::default();
+    let gone = BTreeMap::from([("198.51.100.1".parse().unwrap(), "gone")]);
+    handover.owners(Instant::now(), "a", &gone, &gone, |_| false);
+    handover
 }
 
 fn accepting(desired: &Desired) -> Vec<&str> {
@@ -122,6 +133,7 @@ fn exactly_one_node_answers_for_each_address() {
             world.view.peers.remove(own);
             let input = Input {
                 own_name: own,
+                now: Instant::now(),
                 own_draining: false,
                 snapshot: &world.snapshot,
                 view: &world.view,
@@ -129,7 +141,7 @@ fn exactly_one_node_answers_for_each_address() {
                 uplinks: &[],
                 behaviour: &Config::default(),
             };
-            desired(&input, &mut Places::new())
+            desired(&input, &mut Places::new(), &mut established())
         })
         .into();
     for key in views[0].addrs4.keys() {
