@@ -2,6 +2,8 @@
 //! and the problems. A comment line `flags:` in `input.yaml` sets the daemon's flags. `INSTA_UPDATE=always` writes the
 //! expectations anew; read them before you commit them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! `IngressClassParameters`: what an IngressClass of ours says in `spec.parameters`. `translate::vip` reads it.
 
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// VIPs and ports of an IngressClass. Without it a class gets one address of each IP version from the AddressPool
@@ -29,8 +29,19 @@ pub struct IngressClassParametersSpec {
     pub pool: Option<String>,
     /// Ports for plain HTTP; 80 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "ports")]
     pub http_ports: Option<Vec<u16>>,
     /// Ports for HTTPS; 443 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "ports")]
     pub https_ports: Option<Vec<u16>>,
+}
+
+/// Kubernetes knows no 16-bit integers.
+fn ports(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "nullable": true,
+        "items": { "type": "integer", "minimum": 1, "maximum": 65535 },
+    })
 }

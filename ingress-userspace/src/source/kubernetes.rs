@@ -6,6 +6,7 @@ mod client;
 mod kind;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
@@ -14,7 +15,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{COALESCE, Objects, Receiver, Stored};
 use crate::api::{AddressPool, IngressClassParameters};
@@ -28,17 +29,19 @@ const OPTIONAL: bool = true;
 /// Starts the watches; they end when the receiver is dropped.
 pub(super) fn start(client: &Client) -> Receiver {
     let (updates, inbox) = mpsc::channel(1024);
+    let reachable = Arc::new(Notify::new());
+    let watches = Watches { client, updates: &updates, reachable: &reachable };
     let all = watcher::Config::default;
     let kinds = [
-        watch::<Ingress>(client, all(), !OPTIONAL, &updates),
-        watch::<IngressClass>(client, all(), !OPTIONAL, &updates),
-        watch::<Service>(client, all(), !OPTIONAL, &updates),
-        watch::<EndpointSlice>(client, all(), !OPTIONAL, &updates),
+        watches.start::<Ingress>(all(), !OPTIONAL),
+        watches.start::<IngressClass>(all(), !OPTIONAL),
+        watches.start::<Service>(all(), !OPTIONAL),
+        watches.start::<EndpointSlice>(all(), !OPTIONAL),
         // The others hold what is none of our business.
-        watch::<Secret>(client, all().fields("type=kubernetes.io/tls"), !OPTIONAL, &updates),
-        watch::<Node>(client, all(), !OPTIONAL, &updates),
-        watch::<AddressPool>(client, all(), OPTIONAL, &updates),
-        watch::<IngressClassParameters>(client, all(), OPTIONAL, &updates),
+        watches.start::<Secret>(all().fields("type=kubernetes.io/tls"), !OPTIONAL),
+        watches.start::<Node>(all(), !OPTIONAL),
+        watches.start::<AddressPool>(all(), OPTIONAL),
+        watches.start::<IngressClassParameters>(all(), OPTIONAL),
     ];
     let (sender, receiver) = tokio::sync::watch::channel(None);
     tokio::spawn(collect(inbox, kinds.len(), sender));
@@ -89,13 +92,23 @@ async fn collect(
     }
 }
 
-/// Watches one kind on a task of its own until the inbox closes.
-fn watch<K>(client: &Client, config: watcher::Config, optional: bool, updates: &mpsc::Sender<Update>)
-where
-    K: Stored + Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + PartialEq,
-{
-    let stream = watcher(Api::<K>::all(client.clone()), config);
-    tokio::spawn(kind::run(stream, optional, updates.clone()));
+/// What the watches have in common.
+struct Watches<'a> {
+    client: &'a Client,
+    updates: &'a mpsc::Sender<Update>,
+    /// The API server answers again: who waits need not wait longer.
+    reachable: &'a Arc<Notify>,
+}
+
+impl Watches<'_> {
+    /// Watches one kind on a task of its own until the inbox closes.
+    fn start<K>(&self, config: watcher::Config, optional: bool)
+    where
+        K: Stored + Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + PartialEq,
+    {
+        let stream = watcher(Api::<K>::all(self.client.clone()), config);
+        tokio::spawn(kind::run(stream, optional, self.updates.clone(), Arc::clone(self.reachable)));
+    }
 }
 
 /// How long to wait after a failure: doubled each time, with some chance in it so that the nodes of a cluster do not
@@ -107,7 +120,7 @@ struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(200);
-    const LONGEST: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_secs(5);
 
     fn next(&mut self) -> Duration {
         use std::hash::{BuildHasher as _, Hasher as _};

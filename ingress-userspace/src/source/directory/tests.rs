@@ -28,9 +28,8 @@ async fn until(receiver: &mut Receiver, wanted: &[&str]) -> Duration {
     let start = Instant::now();
     let seen =
         tokio::time::timeout(SOON, receiver.wait_for(|objects| ports(objects.as_ref().unwrap()) == wanted));
-    if seen.await.is_err() {
-        panic!("wanted {wanted:?}, have {:?}", ports(receiver.borrow().as_ref().unwrap()));
-    }
+    let in_time = seen.await.is_ok();
+    assert!(in_time, "wanted {wanted:?}, have {:?}", ports(receiver.borrow().as_ref().unwrap()));
     start.elapsed()
 }
 

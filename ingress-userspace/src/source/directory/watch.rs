@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
@@ -90,9 +90,8 @@ fn change(event: &Event) -> Option<Change> {
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Change::Complete),
         EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Data(_)) => Some(Change::Writing),
-        // A file that was just created is about to be written; a symlink or a renamed file comes as `Modify(Name)` too.
-        EventKind::Create(notify::event::CreateKind::File) => Some(Change::Writing),
+        // A file that was just created is about to be written; a file that was renamed comes as `Modify(Name)`.
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(CreateKind::File) => Some(Change::Writing),
         _ => Some(Change::Complete),
     }
 }

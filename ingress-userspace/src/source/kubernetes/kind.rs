@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{Error, Event};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Backoff, Update};
 use crate::api::{AddressPool, IngressClassParameters};
@@ -62,6 +62,7 @@ pub(super) async fn run<K: Watched + PartialEq>(
     stream: impl Stream<Item = Result<Event<K>, Error>>,
     optional: bool,
     updates: mpsc::Sender<Update>,
+    reachable: Arc<Notify>,
 ) {
     let mut stream = pin!(stream);
     let mut listing: BTreeMap<Key, Arc<K>> = BTreeMap::new();
@@ -102,6 +103,7 @@ pub(super) async fn run<K: Watched + PartialEq>(
                 }
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next()) => {}
+                    () = reachable.notified() => {}
                     () = updates.closed() => return,
                 }
                 continue;
@@ -109,6 +111,7 @@ pub(super) async fn run<K: Watched + PartialEq>(
         };
         if backoff.failures > 0 {
             tracing::info!(kind = %K::KIND, "watched again");
+            reachable.notify_waiters();
             backoff = Backoff::default();
         }
         if updates.send(Update { apply, first: std::mem::take(&mut first) }).await.is_err() {

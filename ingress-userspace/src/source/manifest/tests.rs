@@ -1,5 +1,7 @@
 //! How files fall into documents, and what each kind of document becomes.
 
+use std::fmt::Write as _;
+
 use super::*;
 
 fn documents(text: &str) -> Vec<(usize, u64)> {
@@ -82,7 +84,7 @@ fn a_bomb_is_refused() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let below = format!("*a{}, ", level - 1).repeat(10);
-        text.push_str(&format!("a{level}: &a{level} [{}]\n", below.trim_end_matches(", ")));
+        writeln!(text, "a{level}: &a{level} [{}]", below.trim_end_matches(", ")).unwrap();
     }
     let text = format!("{SERVICE}{text}");
     let before = std::time::Instant::now();
