@@ -6,6 +6,7 @@ use ingress_tests::lab::echo;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod instruments;
+mod leader;
 mod outage;
 mod serving;
 mod world;
@@ -15,7 +16,10 @@ fn main() -> std::process::ExitCode {
     let mut args = Arguments::from_args();
     // An API server alone keeps a core busy for seconds while it starts.
     args.test_threads.get_or_insert(1);
-    let trials = [instruments::trials(), serving::trials(), outage::trials()].into_iter().flatten().collect();
+    let trials = [instruments::trials(), serving::trials(), outage::trials(), leader::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 
