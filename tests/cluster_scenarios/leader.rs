@@ -2,9 +2,8 @@
 //! stopped while Ingresses come and go.
 
 use std::{
-    fs,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -21,10 +20,9 @@ use serde_json::Value;
 
 use super::{
     scenario,
-    world::{LIVE, World},
+    world::{ACCOUNT, LIVE, World},
 };
 
-const ACCOUNT: &str = "system:serviceaccount:xdp-ingress:xdp-ingress";
 /// The Ingress of `TWO_HOSTS`.
 const INGRESS: &str = "two-hosts";
 /// An Ingress that comes while the leader is paused.
@@ -62,18 +60,13 @@ const RIGHTS: &[(&[&str], &str)] = &[
 
 fn one_writer() -> Result<()> {
     let world = World::start("kleader", 1)?;
-    world.cluster.kubectl(&[
-        "apply",
-        "-f",
-        &paths::workspace().join("deploy/manifests").display().to_string(),
-    ])?;
     for (question, expected) in RIGHTS {
         let question = [&["auth", "can-i", "--as", ACCOUNT], *question].concat();
         // `no` is also its exit status.
         let answer = world.cluster.kubectl(&question).unwrap_or_else(|_| "no".to_owned());
         ensure!(answer.trim() == *expected, "{}: {answer}", question.join(" "));
     }
-    let kubeconfig = kubeconfig(&world)?;
+    let kubeconfig = world.account()?;
     let mut daemons =
         vec![Some(start(&world, "a", 9911, &kubeconfig)?), Some(start(&world, "b", 9912, &kubeconfig)?)];
     world.apply(TWO_HOSTS)?;
@@ -131,16 +124,6 @@ fn one_writer() -> Result<()> {
     println!("kleader: a stopped leader was replaced after {:.1} s", stopped.elapsed().as_secs_f64());
     ensure!(stopped.elapsed() < Duration::from_secs(12), "the Lease was not released");
     Ok(())
-}
-
-fn kubeconfig(world: &World) -> Result<PathBuf> {
-    let path = world.cluster.kubeconfig(ACCOUNT, "system:serviceaccounts")?;
-    // The namespace of the Lease, which a pod is told by its ServiceAccount.
-    let text = fs::read_to_string(&path)?;
-    let inside = text.replace("context: {cluster: lab,", "context: {cluster: lab, namespace: xdp-ingress,");
-    ensure!(inside != text, "the kubeconfig has another form now");
-    fs::write(&path, inside)?;
-    Ok(path)
 }
 
 fn start(world: &World, name: &str, port: u16, kubeconfig: &Path) -> Result<Process> {

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,9 @@ use serde_json::Value;
 
 /// How long a change may take to be live; it takes milliseconds.
 pub(crate) const LIVE: Duration = Duration::from_secs(20);
+
+/// The user that the daemon is to the API server.
+pub(crate) const ACCOUNT: &str = "system:serviceaccount:xdp-ingress:xdp-ingress";
 
 /// A lab and a cluster.
 pub(crate) struct World {
@@ -62,17 +65,18 @@ impl World {
     /// Starts the daemon on every node. To the API server it is the `ServiceAccount` of `deploy/manifests`, with the
     /// rights that are bound to that and no more.
     pub(crate) fn start_daemons(&self) -> Result<()> {
-        let kubeconfig = self.cluster.kubeconfig(
-            "system:serviceaccount:xdp-ingress:xdp-ingress",
-            "system:serviceaccounts",
-            "xdp-ingress",
-        )?;
+        let kubeconfig = self.account()?;
         for node in self.lab.nodes() {
             let mut command = node.daemon_command_from("kubernetes");
             command.arg("--kubeconfig").arg(&kubeconfig);
             node.launch(command)?;
         }
         self.lab.nodes().iter().try_for_each(Node::wait_until_ready)
+    }
+
+    /// The kubeconfig of the `ServiceAccount`, in its namespace.
+    pub(crate) fn account(&self) -> Result<PathBuf> {
+        self.cluster.kubeconfig(ACCOUNT, "system:serviceaccounts", "xdp-ingress")
     }
 
     /// Applies an object that the lab's manifests don't have.
