@@ -167,3 +167,6 @@ fn own_mac(config: &Config, ifindex: u32) -> Option<Mac> {
         .find(|uplink| uplink.ifindex == ifindex)
         .map(|uplink| uplink.mac)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! root, in a network namespace of its own.
 
 mod connections;
+mod differential;
 mod front;
 mod packets;
 mod verifier;
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
         eprintln!("kernel tests cannot run: {error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = [verifier::trials(), packets::trials()].into_iter().flatten().collect();
+    let trials =
+        [verifier::trials(), packets::trials(), differential::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 
