@@ -127,7 +127,7 @@ mod tests {
     fn only_new_ones_burst_unless_asked() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut schedule = Schedule::new(Duration::from_secs(60));
+        let mut schedule = Schedule::new(Duration::from_mins(1));
         schedule.own(start, [A], false);
         for ms in (0..5000).step_by(10) {
             schedule.due(at(ms));

@@ -19,7 +19,7 @@ const fn mac(n: u8) -> Mac {
     Mac::new([2, 0, 0, 0, 0, n])
 }
 
-/// Three nodes a, b, c and the VIPs 192.0.2.1:80,443 and [2001:db8::1]:80, seen from a.
+/// Three nodes a, b, c and the VIPs `192.0.2.1:80,443` and `[2001:db8::1]:80`, seen from a.
 struct World {
     snapshot: Snapshot,
     view: View,
