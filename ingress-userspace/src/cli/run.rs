@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -29,6 +30,7 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 
 /// Runs the daemon until it is told to stop (SIGTERM or SIGINT, twice to stop without waiting for connections).
 pub fn run(arguments: &RunArgs) -> anyhow::Result<()> {
+    raise_open_files();
     let settings = settings(arguments);
     // The control side only: requests are served by the router's own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -41,6 +43,15 @@ pub fn run(arguments: &RunArgs) -> anyhow::Result<()> {
     // Nothing that is still running there (watches, file look-ups) is worth waiting for.
     runtime.shutdown_background();
     result
+}
+
+/// Each connection is a file descriptor, or two; the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, limit = ?limit.current, "the limit of open files cannot be raised to the hard limit");
+    }
 }
 
 async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
