@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use ingress_common::{
     abi::{
-        Addr, Config, Count, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey,
+        Addr, Be32, Config, Count, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey,
         SLOT_PAGE_LEN, SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
     },
     packet::{Packet, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
@@ -73,15 +73,17 @@ pub(crate) struct Kernel {
 const LISTEN: u32 = 10;
 /// Flags of a map look-up or socket look-up that wants nothing special.
 const NO_FLAGS: u64 = 0;
+/// As the helper takes it: the C header has it as a negative `int`, which C extends in the same way.
+#[expect(clippy::cast_sign_loss, reason = "the sign is the value: all bits set")]
+const CURRENT_NETNS: u64 = BPF_F_CURRENT_NETNS as u64;
 
 impl Kernel {
     /// Looks up the connection in the network namespace of the interface. The socket is released before this returns.
     #[inline(always)]
     fn has_socket<H: View>(&self, tuple: &mut bpf_sock_tuple, size: usize, segment: &Segment) -> bool {
         // SAFETY: `tuple` has at least `size` bytes; the kernel only reads them.
-        let socket: *mut bpf_sock = unsafe {
-            bpf_skc_lookup_tcp(self.ctx.cast(), tuple, size as u32, BPF_F_CURRENT_NETNS as u64, NO_FLAGS)
-        };
+        let socket: *mut bpf_sock =
+            unsafe { bpf_skc_lookup_tcp(self.ctx.cast(), tuple, size as u32, CURRENT_NETNS, NO_FLAGS) };
         if socket.is_null() {
             return false;
         }
@@ -234,8 +236,8 @@ impl Tables for Kernel {
         let mut key: bpf_sock_tuple = unsafe { mem::zeroed() };
         // SAFETY: writes to a union of plain integers.
         let ipv6 = unsafe { &mut key.__bindgen_anon_1.ipv6 };
-        ipv6.saddr = tuple.src.0.map(|word| word.raw());
-        ipv6.daddr = tuple.dst.0.map(|word| word.raw());
+        ipv6.saddr = tuple.src.0.map(Be32::raw);
+        ipv6.daddr = tuple.dst.0.map(Be32::raw);
         ipv6.sport = tuple.src_port.raw();
         ipv6.dport = tuple.dst_port.raw();
         let size = size_of_val(ipv6);
