@@ -109,7 +109,7 @@ fn drain_and_return(lab: &Lab, load: &Load) -> Result<[Change; 2]> {
     say(&format!(
         "    the last new connection went to it {live:.0?} later; its {} established ones go on; {} answers now.",
         report.held_on(node),
-        lab.owner(vip)?.name()
+        lab.answers_for(vip)?.name()
     ));
     let drained =
         Change { what: format!("{name} drained, which answered for {vip}"), began, live, dead: None };

@@ -31,7 +31,7 @@ pub(super) fn table(lab: &Lab) -> Result<String> {
 
 fn row(node: &Node) -> Result<Vec<String>> {
     let status = node.status()?;
-    let packets = &status["l4"]["packets"];
+    let packets = &status["l4"]["reasons"];
     let count = |mark: &str| -> u64 {
         let reasons = packets.as_object().into_iter().flatten();
         reasons

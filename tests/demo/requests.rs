@@ -29,7 +29,7 @@ pub(super) fn apply(lab: &Lab) -> Result<()> {
     let count = lab.nodes().len();
     println!("  {count} daemons started; the first request was answered {:.2?} later.", start.elapsed());
     for vip in lab.vips() {
-        println!("  {vip} is answered for by {}.", lab.owner(vip)?.name());
+        println!("  {vip} is answered for by {}.", lab.answers_for(vip)?.name());
     }
     Ok(())
 }

@@ -79,8 +79,20 @@ impl Lab {
         })
     }
 
-    /// The node that answers for `vip`, as the first client's neighbour table has it.
+    /// The node that owns `vip`, as a running daemon has it.
     pub fn owner(&self, vip: IpAddr) -> Result<&Node> {
+        let asked = self.nodes().iter().find(|node| node.is_running()).context("no daemon runs")?;
+        let status = asked.status()?;
+        let owner = status["l4"]["vips"].as_array().into_iter().flatten().find_map(|entry| {
+            let address: SocketAddr = entry["address"].as_str()?.parse().ok()?;
+            (address.ip() == vip).then(|| entry["owner"].as_str())?
+        });
+        let owner = owner.with_context(|| format!("{vip} has no owner: {:#}", status["l4"]["vips"]))?;
+        self.nodes().iter().find(|node| node.name() == owner).context("a node of this lab")
+    }
+
+    /// The node that answers for `vip` on the wire, as the first client learns it anew.
+    pub fn answers_for(&self, vip: IpAddr) -> Result<&Node> {
         let client = self.client(0);
         // Whatever it knew is forgotten; a connection attempt asks anew.
         client.output("ip", &["neigh", "flush", "to", &vip.to_string()])?;
