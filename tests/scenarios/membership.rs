@@ -39,11 +39,28 @@ fn load(lab: &Lab) -> Result<Load> {
 }
 
 /// Nothing was noticed.
-fn unharmed(what: &str, report: &LoadReport) -> Result<()> {
+fn unharmed(what: &str, lab: &Lab, report: &LoadReport) -> Result<()> {
     println!("{what}: {}", report.summary());
+    if report.hold.broken(|_| true) > 0 {
+        explain(lab, report);
+    }
     ensure!(report.hold.broken(|_| true) == 0, "{what}: connections broke: {:?}", report.hold.failures());
     ensure!(report.steady.lost() == 0, "{what}: requests were lost: {:?}", report.steady.losses());
     Ok(())
+}
+
+/// For whoever looks for the cause: which nodes lost connections, and what each one's program did.
+fn explain(lab: &Lab, report: &LoadReport) {
+    for node in lab.nodes() {
+        let reasons = node.status().map(|status| status["l4"]["reasons"].to_string());
+        println!(
+            "  {}: {} of {} broke; verdicts {}",
+            node.name(),
+            report.broken_on(node),
+            report.held_on(node),
+            reasons.unwrap_or_else(|error| error.to_string())
+        );
+    }
 }
 
 fn a_node_is_added() -> Result<()> {
@@ -58,7 +75,7 @@ fn a_node_is_added() -> Result<()> {
     let live = load.wait_for_node(node, declared, LIVE)?;
     thread::sleep(Duration::from_secs(2));
     println!("a node added: it serves new connections after {live:.0?}");
-    unharmed("a node added", &load.finish()?)
+    unharmed("a node added", &lab, &load.finish()?)
 }
 
 fn a_node_drains_and_returns() -> Result<()> {
@@ -80,7 +97,7 @@ fn a_node_drains_and_returns() -> Result<()> {
     println!("{} drained: the last new connection after {last:.0?}; back: {live:.0?}", node.name());
     ensure!(held > 0, "{} held no connection before it drained", node.name());
     ensure!(last < Duration::from_secs(1), "new connections went to the draining node for {last:?}");
-    unharmed("drained and returned", &load.finish()?)
+    unharmed("drained and returned", &lab, &load.finish()?)
 }
 
 fn the_owner_drains() -> Result<()> {
@@ -94,7 +111,7 @@ fn the_owner_drains() -> Result<()> {
     let heir = lab.answers_for(vip)?;
     println!("the owner {} drained; now {} answers for {vip}", owner.name(), heir.name());
     ensure!(heir.name() != owner.name(), "the draining owner still answers");
-    unharmed("the owner drained", &load.finish()?)
+    unharmed("the owner drained", &lab, &load.finish()?)
 }
 
 /// `SIGTERM`: the daemon gives the VIP away, lets its connections end in good order, and goes.
@@ -112,7 +129,7 @@ fn the_owner_is_stopped() -> Result<()> {
     ensure!(status.success() && heir.name() != owner.name(), "{status}, {} answers", heir.name());
     let report = load.finish()?;
     println!("closed in good order: {}", report.hold.closed());
-    unharmed("the owner stopped", &report)
+    unharmed("the owner stopped", &lab, &report)
 }
 
 fn a_node_dies() -> Result<()> {
