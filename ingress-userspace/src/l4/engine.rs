@@ -17,7 +17,7 @@ use super::announce::{PacketSocket, Schedule, announce};
 use super::heartbeat::{HeartbeatThread, Pulse};
 use super::maps::Heartbeat;
 use super::membership::{Announced, Declared, Liveness, Membership, View};
-use super::neighbour::Surroundings;
+use super::neighbour::{Surroundings, Way};
 use super::netlink::Netlink;
 use super::owner::Handover;
 use super::status::{Generation, Picture};
@@ -29,6 +29,10 @@ const TURN: Duration = Duration::from_millis(500);
 
 /// And this often while a VIP is about to move.
 const HANDOVER_TURN: Duration = Duration::from_millis(25);
+
+/// How long a node that joins waits for the hardware addresses of its peers. Without them it could not hand their
+/// flows over; but a peer that never answers must not keep it away.
+const RESOLVE: Duration = Duration::from_secs(2);
 
 /// What the handle tells the engine; the latest of each counts.
 #[derive(Clone, Default)]
@@ -67,6 +71,8 @@ struct Memory {
     applied: Option<Desired>,
     generation: Generation,
     announced: Option<Announced>,
+    /// When the tables were in place for the first time.
+    in_place: Option<Instant>,
     liveness: BTreeMap<String, Liveness>,
     heartbeat: Option<HeartbeatThread>,
     has_failed: bool,
@@ -79,6 +85,9 @@ impl Engine {
         loop {
             self.pulse.beat();
             self.turn(&mut memory).await;
+            if self.join(&mut memory) {
+                continue;
+            }
             self.announce_due();
             let longest = if self.handover.is_waiting() { HANDOVER_TURN } else { TURN };
             let until_due = self.schedule.next().map(|at| at.saturating_duration_since(Instant::now()));
@@ -111,7 +120,11 @@ impl Engine {
         let input = Input {
             own_name: &self.own_name,
             now: Instant::now(),
-            own_draining: orders.draining,
+            own: match memory.announced {
+                _ if orders.draining => Liveness::Draining,
+                None => Liveness::Joining,
+                Some(_) => Liveness::Serving,
+            },
             snapshot: &snapshot,
             view: &view,
             ways: &surroundings.ways,
@@ -142,7 +155,12 @@ impl Engine {
                 Err(error) => warn!(%error, "cannot start the heartbeat: new flows go to the other nodes"),
             }
         }
-        self.tell(memory, if orders.draining { Announced::Draining } else { Announced::Serving });
+        memory.in_place.get_or_insert(start);
+        if orders.draining {
+            self.tell(memory, Announced::Draining);
+        } else if memory.announced.is_some() {
+            self.tell(memory, Announced::Serving);
+        }
         let took = start.elapsed();
         debug!(generation = orders.generation.0, ?took, "applied");
         self.picture.send_replace(Picture {
@@ -155,6 +173,24 @@ impl Engine {
         });
         memory.generation = orders.generation;
         memory.applied = Some(desired);
+    }
+
+    /// Second half of joining: the tables are in place, and name all who serve by now, with a way to each. True if this
+    /// node has just told the others that it serves; then it is time to take its part of the VIPs.
+    fn join(&self, memory: &mut Memory) -> bool {
+        let Some(in_place) = memory.in_place.filter(|_| memory.announced.is_none()) else { return false };
+        let Ok(view_changed) = self.view.has_changed() else { return false };
+        let surroundings = self.surroundings.borrow();
+        let is_unresolved =
+            |name: &String| matches!(surroundings.ways.get(name), None | Some(Way::Unresolved));
+        let mut serving = memory.liveness.iter().filter(|(_, liveness)| **liveness != Liveness::Down);
+        let lacks_a_way = serving.any(|(name, _)| is_unresolved(name))
+            || self.surroundings.has_changed().is_ok_and(|has| has);
+        if view_changed || lacks_a_way && in_place.elapsed() < RESOLVE {
+            return false;
+        }
+        self.tell(memory, Announced::Serving);
+        true
     }
 
     /// Writes maps and addresses in the order that `sync::write` asks for. What failed, if anything.

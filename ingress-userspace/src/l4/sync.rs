@@ -56,8 +56,9 @@ impl std::fmt::Display for Standing {
 pub(crate) struct Input<'a> {
     pub(crate) own_name: &'a str,
     pub(crate) now: Instant,
-    /// This node was asked to drain.
-    pub(crate) own_draining: bool,
+    /// What this node does. While it joins, its tables are complete and it serves what peers hand over, but it owns no
+    /// VIP: nobody may take it for a way in before it knows all who serve.
+    pub(crate) own: Liveness,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) view: &'a View,
     pub(crate) ways: &'a BTreeMap<String, Way>,
@@ -137,7 +138,7 @@ pub(crate) fn desired(input: &Input<'_>, places: &mut Places, handover: &mut Han
 
 fn standing(input: &Input<'_>, name: &str, intent: NodeIntent) -> Standing {
     let liveness = if name == input.own_name {
-        if input.own_draining { Liveness::Draining } else { Liveness::Serving }
+        input.own
     } else {
         input.view.peers.get(name).copied().unwrap_or(Liveness::Down)
     };
@@ -162,7 +163,8 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
         let way = (node.name != input.own_name)
             .then(|| input.ways.get(&node.name).copied().unwrap_or(Way::NoRoute));
         let mut entry = Node { key: [key.0 as u32, (key.0 >> 32) as u32], ..Node::default() };
-        if matches!(standing, Standing::Serving | Standing::Draining) {
+        let has_sockets = matches!(standing, Standing::Serving | Standing::Draining);
+        if has_sockets || node.name == input.own_name {
             entry.flags |= Node::ALIVE;
             let accepts = standing == Standing::Serving && node.weight > 0;
             if !accepts {

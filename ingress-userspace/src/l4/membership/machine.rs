@@ -104,7 +104,8 @@ pub(crate) struct Machine {
     timing: Timing,
     peers: BTreeMap<String, Peer>,
     last_tick: Option<Instant>,
-    /// When the first peers were declared: the start of the settling time.
+    /// Since when this node itself is declared: the start of the settling time. Before that the peers don't speak to
+    /// it, and their silence says nothing.
     declared: Option<Instant>,
     settled: bool,
 }
@@ -128,11 +129,12 @@ impl Machine {
     pub(crate) fn declare<'a>(&mut self, now: Instant, names: impl IntoIterator<Item = &'a str>) {
         let mut old = std::mem::take(&mut self.peers);
         for name in names {
-            if name != self.name {
+            if name == self.name {
+                self.declared.get_or_insert(now);
+            } else {
                 self.peers.insert(name.to_owned(), old.remove(name).unwrap_or_else(Peer::new));
             }
         }
-        self.declared.get_or_insert(now);
     }
 
     pub(crate) fn announce(&mut self, announced: Announced) {

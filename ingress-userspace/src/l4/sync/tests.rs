@@ -24,7 +24,7 @@ struct World {
     snapshot: Snapshot,
     view: View,
     ways: BTreeMap<String, Way>,
-    own_draining: bool,
+    own: Liveness,
     places: Places,
 }
 
@@ -55,7 +55,7 @@ impl World {
                     .into(),
             },
             ways: [("b".into(), way(2)), ("c".into(), way(3))].into(),
-            own_draining: false,
+            own: Liveness::Serving,
             places: Places::new(),
         }
     }
@@ -64,7 +64,7 @@ impl World {
         let input = Input {
             own_name: "a",
             now: Instant::now(),
-            own_draining: self.own_draining,
+            own: self.own,
             snapshot: &self.snapshot,
             view: &self.view,
             ways: &self.ways,
@@ -134,7 +134,7 @@ fn exactly_one_node_answers_for_each_address() {
             let input = Input {
                 own_name: own,
                 now: Instant::now(),
-                own_draining: false,
+                own: Liveness::Serving,
                 snapshot: &world.snapshot,
                 view: &world.view,
                 ways: &world.ways,
@@ -173,9 +173,26 @@ fn a_joining_node_gets_nothing_yet() {
 }
 
 #[test]
+fn while_it_joins_a_node_is_in_its_own_slots_but_owns_nothing() {
+    let mut world = World::new();
+    world.own = Liveness::Joining;
+    let desired = world.desired();
+    assert_eq!(
+        desired.nodes[&NodeIndex(0)].flags & (Node::ALIVE | Node::DRAINING),
+        Node::ALIVE | Node::DRAINING
+    );
+    assert_eq!((desired.candidates.len(), accepting(&desired).len()), (3, 2));
+    assert!(desired.owners.values().all(|owner| owner != "a"));
+    // Also where nobody serves yet: all start at once, and each would take all VIPs.
+    world.hear("b", Liveness::Joining);
+    world.hear("c", Liveness::Down);
+    assert!(world.desired().owners.is_empty());
+}
+
+#[test]
 fn draining_by_its_own_wish_by_the_administrators_or_by_weight() {
     let mut own = World::new();
-    own.own_draining = true;
+    own.own = Liveness::Draining;
     let mut announced = World::new();
     announced.hear("b", Liveness::Draining);
     let mut cordoned = World::new();
@@ -199,7 +216,7 @@ fn draining_by_its_own_wish_by_the_administrators_or_by_weight() {
 #[test]
 fn the_last_node_answers_even_while_it_drains() {
     let mut world = World::new();
-    world.own_draining = true;
+    world.own = Liveness::Draining;
     world.hear("b", Liveness::Down);
     world.hear("c", Liveness::Joining);
     let desired = world.desired();

@@ -194,6 +194,24 @@ fn an_unreachable_peer_delays_settling_but_not_for_ever() {
     assert!(world.nodes["a"].is_settled());
 }
 
+#[test]
+fn a_node_that_is_not_declared_itself_does_not_settle() {
+    let mut world = World::new(&["a", "b"]);
+    let late = Machine::new("late".to_owned(), Incarnation(9), TIMING);
+    world.nodes.insert("late".to_owned(), late);
+    let now = world.now;
+    world.nodes.get_mut("late").unwrap().declare(now, ["a", "b"]);
+    world.steps(20);
+    assert!(!world.nodes["late"].is_settled(), "nobody speaks to it, so it can't know who is there");
+    let now = world.now;
+    for machine in world.nodes.values_mut() {
+        machine.declare(now, ["a", "b", "late"]);
+    }
+    world.steps(2);
+    assert!(world.nodes["late"].is_settled());
+    assert_eq!(world.sees("late", "a"), Liveness::Serving);
+}
+
 proptest! {
     /// One lost datagram in three, nodes that come and go: whenever the loss stops, everybody agrees within two beats.
     #[test]
