@@ -71,6 +71,8 @@ pub(crate) struct Kernel {
 
 /// State of a listening socket (`TCP_LISTEN` in the kernel's `tcp_states.h`).
 const LISTEN: u32 = 10;
+/// The network namespace of the interface that the packet came in by.
+const CURRENT_NETNS: u64 = (BPF_F_CURRENT_NETNS as i64).cast_unsigned();
 /// Flags of a map look-up or socket look-up that wants nothing special.
 const NO_FLAGS: u64 = 0;
 /// As the helper takes it: the C header has it as a negative `int`, which C extends in the same way.

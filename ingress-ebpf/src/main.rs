@@ -1,6 +1,7 @@
 //! The XDP front: binds `ingress-common`'s steering decision to maps and helpers, nothing else.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "the macro wants entry points so")]
 #![expect(
     clippy::inline_always,
     reason = "the packet path must become one function: BPF calls cost, and lose what the verifier knows"
@@ -40,7 +41,7 @@ fn xdp_front(ctx: XdpContext) -> u32 {
         Action::Transmit => xdp_action::XDP_TX,
         #[expect(clippy::cast_sign_loss, reason = "an XDP action: small and positive")]
         // SAFETY: takes two integers; a wrong interface index makes the kernel drop the packet.
-        Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0) as u32 },
+        Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0).cast_unsigned() as u32 },
     }
 }
 
