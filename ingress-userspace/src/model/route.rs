@@ -69,7 +69,8 @@ pub struct Route {
 pub enum Target {
     /// To this cluster (which may have no endpoints: 503).
     Cluster(ClusterId),
-    /// Nowhere: the Service or its port does not exist, or the backend is of a kind that we don't do. 503.
+    /// Nowhere: the Service or its port does not exist, the backend is of a kind that we don't do, or the Ingress has a
+    /// lock that we don't honour. 503.
     Missing,
 }
 

@@ -9,14 +9,32 @@ use k8s_openapi::api::networking::v1::Ingress;
 
 use super::class::Owned;
 use super::problems::Problems;
-use crate::model::{Filters, ObjectRef, Reason};
+use crate::model::{Filters, ObjectRef, Reason, Target};
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
 const NGINX: &str = "nginx.ingress.kubernetes.io/";
 
+/// Those that keep people out. An Ingress with one that we don't honour is answered with 503: its author relies on the
+/// lock, and an open door is worse than a closed one.
+const LOCKS: [&str; 11] = [
+    "allowlist-source-range",
+    "auth-secret",
+    "auth-signin",
+    "auth-snippet",
+    "auth-tls-match-cn",
+    "auth-tls-secret",
+    "auth-tls-verify-client",
+    "auth-type",
+    "auth-url",
+    "denylist-source-range",
+    "whitelist-source-range",
+];
+
 /// One Ingress's annotations, read.
 #[derive(Debug)]
 pub(super) struct Annotations {
+    /// It has a lock that we don't honour.
+    locked: bool,
     ssl_redirect: ssl_redirect::SslRedirects,
 }
 
@@ -56,16 +74,24 @@ impl Annotations {
             );
             return None;
         }
-        let annotations = Self { ssl_redirect: ssl_redirect::SslRedirects::read(&mut reader) };
+        let ssl_redirect = ssl_redirect::SslRedirects::read(&mut reader);
+        let mut locked = false;
         for name in std::mem::take(&mut reader.values).into_keys() {
-            reader.problem(
-                name,
-                Reason::Unsupported,
-                "this annotation is not honoured yet; the Ingress is served as if it were absent",
-                "delete it if you can do without",
-            );
+            let is_lock = LOCKS.contains(&name);
+            locked |= is_lock;
+            let message = if is_lock {
+                "this annotation is not honoured yet; so that nobody gets in whom it would keep out, requests get 503"
+            } else {
+                "this annotation is not honoured yet; the Ingress is served as if it were absent"
+            };
+            reader.problem(name, Reason::Unsupported, message, "delete it if you can do without");
         }
-        Some(annotations)
+        Some(Self { locked, ssl_redirect })
+    }
+
+    /// Where requests for `target` may go.
+    pub(super) fn admit(&self, target: Target) -> Target {
+        if self.locked { Target::Missing } else { target }
     }
 
     /// The filters of a route on a host that has (or has not) a certificate.

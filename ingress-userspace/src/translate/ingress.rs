@@ -222,7 +222,7 @@ impl Table<'_, '_> {
             );
             return;
         }
-        let filters = annotations.filters(false);
+        let (filters, target) = (annotations.filters(false), annotations.admit(target));
         self.default = Some(Arc::new(Route { ingress: reference.clone(), target, filters }));
     }
 }
@@ -237,6 +237,7 @@ struct Routes<'i> {
 
 impl Routes<'_> {
     fn route(&mut self, target: Target, tls: bool) -> Arc<Route> {
+        let target = self.annotations.admit(target);
         // The last ones only, so that an Ingress with thousands of backends does not take quadratic time.
         let recent = self.made.iter().rev().take(16);
         if let Some((_, route)) =
