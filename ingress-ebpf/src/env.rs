@@ -75,9 +75,6 @@ const LISTEN: u32 = 10;
 const CURRENT_NETNS: u64 = (BPF_F_CURRENT_NETNS as i64).cast_unsigned();
 /// Flags of a map look-up or socket look-up that wants nothing special.
 const NO_FLAGS: u64 = 0;
-/// As the helper takes it: the C header has it as a negative `int`, which C extends in the same way.
-#[expect(clippy::cast_sign_loss, reason = "the sign is the value: all bits set")]
-const CURRENT_NETNS: u64 = BPF_F_CURRENT_NETNS as u64;
 
 impl Kernel {
     /// Looks up the connection in the network namespace of the interface. The socket is released before this returns.
