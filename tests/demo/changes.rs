@@ -83,12 +83,12 @@ fn say(text: &str) {
 fn add(lab: &mut Lab, load: &Load) -> Result<Change> {
     lab.add_node()?;
     let node = lab.node(lab.nodes().len() - 1);
-    node.start_daemon()?;
-    let began = Instant::now();
     lab.declare_node(node)?;
+    let began = Instant::now();
+    node.start_daemon()?;
     let live = load.wait_for_node(node, began, LIVE)?;
     say(&format!(
-        "{} joined: it serves new connections {live:.0?} after its Node object was written.",
+        "{} joined: it serves new connections {live:.0?} after its daemon was started.",
         node.name()
     ));
     thread::sleep(WATCH);

@@ -69,12 +69,12 @@ fn a_node_is_added() -> Result<()> {
     let load = load(&lab)?;
     lab.add_node()?;
     let node = lab.node(3);
-    node.start_daemon()?;
-    let declared = Instant::now();
     lab.declare_node(node)?;
-    let live = load.wait_for_node(node, declared, LIVE)?;
+    let started = Instant::now();
+    node.start_daemon()?;
+    let live = load.wait_for_node(node, started, LIVE)?;
     thread::sleep(Duration::from_secs(2));
-    println!("a node added: it serves new connections after {live:.0?}");
+    println!("a node added: it serves new connections {live:.0?} after its daemon was started");
     unharmed("a node added", &lab, &load.finish()?)
 }
 
