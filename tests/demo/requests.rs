@@ -27,7 +27,7 @@ pub(super) fn apply(lab: &Lab) -> Result<()> {
     let start = Instant::now();
     lab.start_daemons()?;
     let count = lab.nodes().len();
-    println!("  {count} daemons started; the first request was answered {:.2?} later.", start.elapsed());
+    println!("  {count} daemons started; the first request was answered {:.0?} later.", start.elapsed());
     for vip in lab.vips() {
         println!("  {vip} is answered for by {}.", lab.answers_for(vip)?.name());
     }
