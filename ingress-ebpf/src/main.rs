@@ -20,7 +20,6 @@ use ingress_common::{
 
 /// Entry point on each uplink.
 #[xdp]
-#[expect(clippy::needless_pass_by_value, reason = "the macro's entry point passes it by value")]
 fn xdp_front(ctx: XdpContext) -> u32 {
     let mut frame = env::Frame::new(&ctx);
     let bytes = frame.len();
@@ -39,7 +38,6 @@ fn xdp_front(ctx: XdpContext) -> u32 {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
         Action::Transmit => xdp_action::XDP_TX,
-        #[expect(clippy::cast_sign_loss, reason = "an XDP action: small and positive")]
         // SAFETY: takes two integers; a wrong interface index makes the kernel drop the packet.
         Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0).cast_unsigned() as u32 },
     }
