@@ -16,6 +16,7 @@ mod netns;
 pub mod pod;
 mod port;
 pub mod process;
+mod reaper;
 pub mod serve;
 pub mod tls;
 pub mod topology;
@@ -43,6 +44,13 @@ pub struct Lab {
     ipv6: bool,
     // Last: its drop removes the namespaces, after the processes of the fields above have ended.
     guard: Guard,
+}
+
+/// Call this first in `main` of every program that builds labs: the pods and the reaper of a lab are that program,
+/// started again, and in them it does not return.
+pub fn run_if_asked() {
+    echo::run_if_asked();
+    reaper::run_if_asked();
 }
 
 impl Lab {

@@ -2,7 +2,7 @@
 //! as root. There is no kubelet: what it and the controllers would write is applied by `world.rs`.
 
 use anyhow::Result;
-use ingress_tests::lab::echo;
+use ingress_tests::lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod instruments;
@@ -12,7 +12,7 @@ mod serving;
 mod world;
 
 fn main() -> std::process::ExitCode {
-    echo::run_if_asked();
+    lab::run_if_asked();
     let mut args = Arguments::from_args();
     // An API server alone keeps a core busy for seconds while it starts.
     args.test_threads.get_or_insert(1);

@@ -18,8 +18,8 @@ const ROLE: &str = "XDP_INGRESS_LAB_ECHO";
 /// A thread per connection: small stacks, so that some thousands fit.
 const STACK: usize = 128 << 10;
 
-/// Call this first in `main` of every program that builds labs: does not return in a process started as a pod.
-pub fn run_if_asked() {
+/// Does not return in a process started as a pod.
+pub(super) fn run_if_asked() {
     let Ok(role) = env::var(ROLE) else { return };
     if let Err(error) = serve(&role) {
         eprintln!("echo: {error:#}");

@@ -1,9 +1,10 @@
 //! Who owns which lab. Each lab claims an id (`xi-NAME`, or `xi-NAME-2` … while others of that name run) with a file
 //! under `/run/xdp-ingress-lab` that names the owning process. Dropping the guard removes the lab's processes,
-//! mounts and namespaces; the claim of a process that is gone is cleaned up by whoever starts a lab next. Only what
-//! carries a claimed id is ever touched.
+//! mounts and namespaces. Should the owner die without that (Ctrl-C, `kill -9`), its `reaper` does it, and failing
+//! that, whoever starts a lab next. Only what carries a claimed id is ever touched.
 
 use std::{
+    fmt,
     fs::{self, OpenOptions},
     io::Write as _,
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::netns;
+use super::{netns, reaper::Reaper};
 use crate::paths;
 
 /// Claims, and the sockets of the daemons.
@@ -36,12 +37,19 @@ struct Owner {
     started: u64,
 }
 
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.pid, self.started)
+    }
+}
+
 /// The right to the namespaces `ID-…`.
 #[derive(Debug)]
 pub struct Guard {
     id: String,
     dir: PathBuf,
     keep: bool,
+    reaper: Option<Reaper>,
 }
 
 impl Guard {
@@ -68,7 +76,8 @@ impl Guard {
                 fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
             }
             fs::create_dir_all(&dir)?;
-            return Ok(Self { id, dir, keep: false });
+            let reaper = Reaper::start(&id, &myself()?.to_string(), &dir).context("starting the reaper")?;
+            return Ok(Self { id, dir, keep: false, reaper: Some(reaper) });
         }
         bail!("a hundred labs called {name} are up: see `ls {RUN}`");
     }
@@ -95,6 +104,8 @@ impl Drop for Guard {
         if !self.keep {
             remove(&self.id, &self.dir);
         }
+        // It finds nothing left to do, or that the lab is kept.
+        drop(self.reaper.take());
     }
 }
 
@@ -138,8 +149,16 @@ pub fn remove(id: &str, dir: &Path) {
     let _ = fs::remove_file(claim_file(id));
 }
 
+/// Removes the lab `id` of the dead `owner`, unless it is kept, or gone and its id somebody else's by now.
+pub(super) fn reap(id: &str, owner: &str) {
+    let is_its = |claim: &Claim| claim.owner.as_ref().is_some_and(|known| known.to_string() == owner);
+    if let Some((_, claim)) = claims().find(|(claimed, claim)| claimed == id && is_its(claim)) {
+        remove(id, &claim.dir);
+    }
+}
+
 /// Removes the labs whose owners are gone.
-fn sweep() {
+pub fn sweep() {
     for (id, claim) in claims() {
         if claim.owner.as_ref().is_some_and(|owner| start_of(owner.pid) != Some(owner.started)) {
             remove(&id, &claim.dir);

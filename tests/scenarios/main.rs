@@ -3,7 +3,7 @@
 //! once. Scenarios print their figures.
 
 use anyhow::Result;
-use ingress_tests::lab::echo;
+use ingress_tests::lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod changes;
@@ -13,7 +13,7 @@ mod instruments;
 mod membership;
 
 fn main() -> std::process::ExitCode {
-    echo::run_if_asked();
+    lab::run_if_asked();
     instruments::run_if_asked();
     let args = Arguments::from_args();
     let trials = [

@@ -104,6 +104,7 @@ fn exec(host: &str, command: &[String]) -> Result<ExitStatus> {
 }
 
 fn down() {
+    guard::sweep();
     let labs = guard::kept();
     if labs.is_empty() {
         report::skipped("lab down", "no lab is up");

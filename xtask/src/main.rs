@@ -51,7 +51,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     // The pods of a lab are this program, started again.
-    ingress_tests::lab::echo::run_if_asked();
+    ingress_tests::lab::run_if_asked();
     let result = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
         Verb::BuildEbpf => build_ebpf::run(),
