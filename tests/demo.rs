@@ -43,6 +43,10 @@ pub fn run(keep: bool) -> Result<bool> {
         start.elapsed().as_secs_f64()
     );
     if keep {
+        for node in lab.nodes().iter().filter(|node| !node.is_running()) {
+            node.host().mend_link()?;
+            node.start_daemon()?;
+        }
         println!("{}", what_to_try(&lab));
         lab.keep()?;
     }

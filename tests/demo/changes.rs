@@ -80,6 +80,10 @@ fn say(text: &str) {
     println!("  {text}");
 }
 
+fn after(time: Duration) -> String {
+    if time.is_zero() { "at once".to_owned() } else { format!("after {time:.0?}") }
+}
+
 fn add(lab: &mut Lab, load: &Load) -> Result<Change> {
     lab.add_node()?;
     let node = lab.node(lab.nodes().len() - 1);
@@ -107,7 +111,8 @@ fn drain_and_return(lab: &Lab, load: &Load) -> Result<[Change; 2]> {
     let report = load.report();
     let live = report.last_new_on(node, began);
     say(&format!(
-        "    the last new connection went to it {live:.0?} later; its {} established ones go on; {} answers now.",
+        "    new connections go elsewhere {}; its {} established ones go on; {} answers now.",
+        after(live),
         report.held_on(node),
         lab.answers_for(vip)?.name()
     ));
@@ -186,7 +191,7 @@ impl Outcome {
                 broken = format!("{broken} elsewhere, {died} of {all} on it");
             }
             let lost = format!("{} of {}", row.lost, row.sent);
-            vec![row.what.clone(), format!("{:.0?}", row.live), lost, row.late.to_string(), broken]
+            vec![row.what.clone(), after(row.live).replace("after ", ""), lost, row.late.to_string(), broken]
         });
         table::render(&header, &rows.collect::<Vec<_>>())
             + "  Live after: until the first request was served the new way; for a node that drained or was cut\n  \
