@@ -1,3 +1,5 @@
+//! What the front is told, as plain data: a cluster in, tables out, without a kernel.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
