@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 pub use load::{Attachment, Mode, StartError};
 pub use neighbour::Way;
-pub use status::{Counts, Generation, NodeStatus, Status, Totals, VipStatus};
+pub use status::{Generation, NodeStatus, Status, Totals, VipStatus};
 pub use sync::Standing;
 
 use crate::model::Snapshot;
@@ -160,7 +160,7 @@ impl L4 {
         })
     }
 
-    /// Brings `snapshot` into the kernel; returns at once, the latest wins. [`L4::applied`] tells when it is live.
+    /// Brings `snapshot` into the kernel; returns at once, the latest wins. [`L4::generation`] tells when it is live.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Generation {
         let mut generation = Generation::default();
         self.orders.send_modify(|orders| {
@@ -186,19 +186,9 @@ impl L4 {
         self.orders.send_modify(|orders| orders.draining = draining);
     }
 
-    /// Waits until `generation` or a later one is in the kernel. False if the engine has ended.
-    pub async fn applied(&self, generation: Generation) -> bool {
-        self.picture.clone().wait_for(|picture| picture.generation >= generation).await.is_ok()
-    }
-
     /// What it does now.
     pub fn status(&self) -> Status {
         status::status(&self.node_name, &self.attachments, &self.picture.borrow(), &self.counters)
-    }
-
-    /// All counters, for the metrics.
-    pub fn counters(&self) -> Counts {
-        status::counts(&self.picture.borrow(), &self.counters)
     }
 
     /// Ends in order: tells the peers that this node leaves and gives up its VIPs. Drain first, if connections shall

@@ -1,4 +1,4 @@
-//! What the L4 front tells of itself: `Status` for `xdp-ingress status`, `Counts` for the metrics. Reads the counter
+//! What the L4 front tells of itself, for `xdp-ingress status` and the metrics. Reads the counter
 //! maps and the last `Picture` of the engine; changes nothing.
 
 use std::collections::BTreeMap;
@@ -62,13 +62,13 @@ impl From<Count> for Totals {
 
 /// All counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+struct Counts {
     /// What arrived, by VIP.
-    pub vips: Vec<(SocketAddr, Totals)>,
+    vips: Vec<(SocketAddr, Totals)>,
     /// What went to each node, this one included.
-    pub nodes: Vec<(String, Totals)>,
+    nodes: Vec<(String, Totals)>,
     /// Packets by reason of the verdict (`ingress_common::steer::Reason`).
-    pub reasons: Vec<(&'static str, u64)>,
+    reasons: Vec<(&'static str, u64)>,
 }
 
 /// A node as the L4 front sees it.
@@ -127,7 +127,7 @@ pub struct Status {
 }
 
 /// Reads all counters. Those that cannot be read are 0.
-pub(crate) fn counts(picture: &Picture, counters: &Counters) -> Counts {
+fn counts(picture: &Picture, counters: &Counters) -> Counts {
     let total = |map, index| maps::sum(map, index).map(Totals::from).unwrap_or_default();
     Counts {
         vips: picture
