@@ -6,6 +6,7 @@ mod cluster;
 mod node;
 mod problem;
 mod route;
+mod shared;
 mod vip;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use problem::{Kind, ObjectRef, Problem, Reason};
 pub use route::{
     Filters, HostPattern, HostRoutes, PathMatch, PathRule, Route, RouteTable, SslRedirect, Target,
 };
+pub use shared::Shared;
 pub use vip::Vip;
 
 /// One consistent view of the cluster. Never changed once made; a change makes a new one that shares the parts that
@@ -29,12 +31,15 @@ pub struct Snapshot {
     pub vips: Vec<Vip>,
     /// The nodes of the cluster, in name order.
     pub nodes: Vec<Node>,
-    /// Hosts and paths to backends.
-    pub routes: RouteTable,
+    /// Hosts and paths to backends, of all classes: what addresses serve that are no class's own.
+    pub routes: Shared<RouteTable>,
+    /// What a VIP serves in their place if the classes that have it are not all: an Ingress is reached through the
+    /// addresses of its own class only. Empty where all classes share their VIPs.
+    pub vip_routes: Shared<BTreeMap<IpAddr, Shared<RouteTable>>>,
     /// Backends by identity.
-    pub clusters: BTreeMap<ClusterId, Arc<Cluster>>,
+    pub clusters: Shared<BTreeMap<ClusterId, Arc<Cluster>>>,
     /// Certificates, in the order of preference: where two cover one name, the first serves it.
-    pub certificates: Vec<Arc<Certificate>>,
+    pub certificates: Shared<Vec<Arc<Certificate>>>,
     /// The Ingresses that we serve, with the addresses that their status shall show.
-    pub ingresses: BTreeMap<ObjectRef, Vec<IpAddr>>,
+    pub ingresses: Shared<BTreeMap<ObjectRef, Vec<IpAddr>>>,
 }

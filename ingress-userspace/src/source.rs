@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 pub use directory::read_once;
 pub use kubernetes::client;
-pub use objects::{Key, Object, Objects, Store, Stored};
+pub use objects::{Change, Key, Object, Objects, Store, Stored};
 
 /// How long a source waits for more changes before it publishes: long enough for the objects of one `kubectl apply`
 /// or one rolling update step to come together, too short to be felt.

@@ -5,6 +5,7 @@ mod annotation;
 mod class;
 mod endpoints;
 mod host;
+mod incremental;
 mod ingress;
 mod node;
 mod order;
@@ -14,13 +15,15 @@ mod secret;
 mod service;
 mod tls;
 mod vip;
+mod vip_routes;
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::model::{Problem, Snapshot};
 use crate::source::Objects;
-use annotation::Served;
-use problems::Problems;
+
+pub use incremental::Translator;
 
 /// `spec.controller` of our `IngressClass`es.
 pub const CONTROLLER: &str = "xdp-ingress.io/controller";
@@ -87,26 +90,6 @@ impl FromStr for DefaultBackend {
 
 /// Translates everything. Only what is broken is left out, and each such thing is named by one problem.
 pub fn translate(objects: &Objects, settings: &Settings) -> (Snapshot, Vec<Problem>) {
-    let mut problems = Problems::default();
-    for problem in objects.problems.iter() {
-        problems.push(problem.clone());
-    }
-    let classes = class::Classes::new(objects, settings, &mut problems);
-    let vips = vip::Vips::new(objects, &classes, &mut problems);
-    let served = annotation::served(classes.owned(objects, &mut problems), &mut problems);
-    let certificates = tls::certificates(objects, settings, &served, &mut problems);
-    let mut backends = service::Backends::new(objects);
-    let routes = ingress::routes(&served, settings, &certificates, &mut backends, &mut problems);
-    let snapshot = Snapshot {
-        nodes: node::nodes(objects, &mut problems),
-        routes,
-        clusters: backends.into_clusters(&mut problems),
-        certificates,
-        ingresses: served
-            .iter()
-            .map(|Served { owned, .. }| (owned.reference.clone(), vips.of_class(owned.class.as_deref())))
-            .collect(),
-        vips: vips.into_vips(),
-    };
-    (snapshot, problems.into_sorted())
+    let (snapshot, problems) = Translator::new(settings.clone()).translate(objects, settings.now);
+    (Arc::unwrap_or_clone(snapshot), Arc::unwrap_or_clone(problems))
 }

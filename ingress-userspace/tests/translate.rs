@@ -9,9 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use xdp_ingress::model::{HostPattern, NodeIntent, PathMatch, Problem, Route, Snapshot, Target};
-use xdp_ingress::source::read_once;
-use xdp_ingress::translate::{Settings, translate};
+use xdp_ingress::model::{HostPattern, NodeIntent, PathMatch, Problem, Route, RouteTable, Snapshot, Target};
+use xdp_ingress::source::{Key, Object, Objects, read_once};
+use xdp_ingress::translate::{Settings, Translator, translate};
 
 /// 2027-01-01: after the end of the certificate `old`, before that of the others.
 const NOW: i64 = 1_798_761_600;
@@ -81,6 +81,76 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// A translator that has seen the objects come, go and change one by one says the same as one that sees the last
+    /// state only.
+    #[test]
+    fn history_makes_no_difference(
+        cases in prop::collection::vec(prop::sample::select(cases()), 1..4),
+        steps in prop::collection::vec((any::<u16>(), any::<bool>()), 1..40),
+    ) {
+        let settings = Settings { now: NOW, ..Settings::default() };
+        let mut translator = Translator::new(settings.clone());
+        let mut objects = Objects::default();
+        for case in cases {
+            // Objects of the case before that have the same names are replaced, the others stay.
+            let next = read_once(&[case.join("input.yaml")]).unwrap();
+            objects.problems = next.problems.clone();
+            for object in all(&next) {
+                objects.insert(object);
+            }
+            translator.translate(&objects, NOW);
+            for &(which, back) in &steps {
+                let slices: Vec<Key> = objects.endpoint_slices.iter().map(|(key, _)| key.clone()).collect();
+                let Some(key) = slices.get(usize::from(which) % slices.len().max(1)) else { break };
+                let removed = objects.endpoint_slices.remove(key).unwrap();
+                let (snapshot, problems) = translator.translate(&objects, NOW);
+                prop_assert_eq!((&*snapshot, &*problems), (&translate(&objects, &settings).0, &translate(&objects, &settings).1));
+                if back {
+                    objects.insert(Object::EndpointSlice(removed));
+                }
+            }
+            let (snapshot, problems) = translator.translate(&objects, NOW);
+            let expected = translate(&objects, &settings);
+            prop_assert_eq!((&*snapshot, &*problems), (&expected.0, &expected.1));
+        }
+    }
+}
+
+/// A change of endpoints leaves all the rest the same memory: nothing is built again.
+#[test]
+fn endpoints_alone_change_nothing_else() {
+    let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
+    let mut objects = read_once(&[input]).unwrap();
+    let mut translator = Translator::new(Settings { now: NOW, ..Settings::default() });
+    let (before, _) = translator.translate(&objects, NOW);
+    let key = objects.endpoint_slices.iter().next().unwrap().0.clone();
+    objects.endpoint_slices.remove(&key);
+    let (after, _) = translator.translate(&objects, NOW);
+    assert!(after.routes.is(&before.routes) && after.certificates.is(&before.certificates));
+    assert!(after.ingresses.is(&before.ingresses) && after.vip_routes.is(&before.vip_routes));
+    assert_ne!(after.clusters, before.clusters);
+    // Something else and back: equal parts become the same memory again.
+    let (later, _) = translator.translate(&objects, NOW + 1);
+    assert!(later.routes.is(&before.routes));
+}
+
+fn all(objects: &Objects) -> Vec<Object> {
+    let mut all = Vec::new();
+    all.extend(objects.ingresses.iter().map(|(_, object)| Object::Ingress(object.clone())));
+    all.extend(objects.ingress_classes.iter().map(|(_, object)| Object::IngressClass(object.clone())));
+    all.extend(objects.services.iter().map(|(_, object)| Object::Service(object.clone())));
+    all.extend(objects.endpoint_slices.iter().map(|(_, object)| Object::EndpointSlice(object.clone())));
+    all.extend(objects.secrets.iter().map(|(_, object)| Object::Secret(object.clone())));
+    all.extend(objects.nodes.iter().map(|(_, object)| Object::Node(object.clone())));
+    all.extend(objects.address_pools.iter().map(|(_, object)| Object::AddressPool(object.clone())));
+    let parameters = objects.class_parameters.iter();
+    all.extend(parameters.map(|(_, object)| Object::IngressClassParameters(object.clone())));
+    all
+}
+
 /// Problems of files name the file: those cases say something else when they are cut into others.
 fn well_formed(folder: &Path) -> bool {
     let name = folder.file_name().unwrap().to_string_lossy();
@@ -136,7 +206,35 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
         let drain = if node.intent == NodeIntent::Drain { " drain" } else { "" };
         writeln!(text, "node {} {:?} weight {}{drain}", node.name, node.addresses, node.weight).unwrap();
     }
-    for (host, routes) in &snapshot.routes.hosts {
+    text.push_str(&show_table(&snapshot.routes));
+    for (vip, table) in snapshot.vip_routes.iter() {
+        writeln!(text, "at {vip} only:").unwrap();
+        for line in show_table(table).lines() {
+            writeln!(text, "  {line}").unwrap();
+        }
+    }
+    for (id, cluster) in snapshot.clusters.iter() {
+        assert_eq!(*id, cluster.id);
+        writeln!(text, "cluster {id}").unwrap();
+        for endpoint in &cluster.endpoints {
+            writeln!(text, "  {} on {}", endpoint.address, endpoint.node.as_deref().unwrap_or("?")).unwrap();
+        }
+    }
+    for certificate in snapshot.certificates.iter() {
+        let hosts: Vec<String> = certificate.hosts.iter().map(show_host).collect();
+        let length = certificate.chain.len();
+        writeln!(text, "certificate {} for {} chain of {length}", certificate.source, hosts.join(" "))
+            .unwrap();
+    }
+    for (ingress, addresses) in snapshot.ingresses.iter() {
+        writeln!(text, "serves {ingress} at {addresses:?}").unwrap();
+    }
+    text
+}
+
+fn show_table(table: &RouteTable) -> String {
+    let mut text = String::new();
+    for (host, routes) in &table.hosts {
         writeln!(text, "host {}", show_host(host)).unwrap();
         for rule in &routes.paths {
             let path = match &rule.path {
@@ -149,24 +247,8 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
             writeln!(text, "  default -> {}", show_route(route)).unwrap();
         }
     }
-    if let Some(route) = &snapshot.routes.default {
+    if let Some(route) = &table.default {
         writeln!(text, "default -> {}", show_route(route)).unwrap();
-    }
-    for (id, cluster) in &snapshot.clusters {
-        assert_eq!(*id, cluster.id);
-        writeln!(text, "cluster {id}").unwrap();
-        for endpoint in &cluster.endpoints {
-            writeln!(text, "  {} on {}", endpoint.address, endpoint.node.as_deref().unwrap_or("?")).unwrap();
-        }
-    }
-    for certificate in &snapshot.certificates {
-        let hosts: Vec<String> = certificate.hosts.iter().map(show_host).collect();
-        let length = certificate.chain.len();
-        writeln!(text, "certificate {} for {} chain of {length}", certificate.source, hosts.join(" "))
-            .unwrap();
-    }
-    for (ingress, addresses) in &snapshot.ingresses {
-        writeln!(text, "serves {ingress} at {addresses:?}").unwrap();
     }
     text
 }

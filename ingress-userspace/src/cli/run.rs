@@ -5,7 +5,7 @@ mod daemon;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use crate::l7::{self, L7};
 use crate::observe::admin;
 use crate::source;
 use crate::status::{self, Published};
-use crate::translate::{Settings, translate};
+use crate::translate::{Settings, Translator};
 use daemon::Daemon;
 
 /// How long the others need to learn that this node drains, before its router stops accepting: heartbeats of the
@@ -89,11 +89,12 @@ async fn serve_objects(
     daemon: &Daemon,
     stop: &mut Stop,
 ) -> anyhow::Result<()> {
+    let translator = Arc::new(Mutex::new(Translator::new(settings)));
     let (mut objects, client) = start_source(arguments).await?;
     // What the source has read already counts as a change, too.
     objects.mark_changed();
     let first = tokio::select! {
-        first = next_change(&mut objects, &settings) => first?,
+        first = next_change(&mut objects, &translator) => first?,
         () = stop.asked() => return Ok(()),
     };
     daemon.start_router(L7::start(l7_config(arguments), &first.snapshot)?);
@@ -105,7 +106,7 @@ async fn serve_objects(
 
     loop {
         tokio::select! {
-            change = next_change(&mut objects, &settings) => {
+            change = next_change(&mut objects, &translator) => {
                 let change = change?;
                 daemon.publish(&change);
                 published.send_replace(change.published());
@@ -150,17 +151,22 @@ impl Change {
 }
 
 /// Waits for the source to have something new and translates it.
-async fn next_change(objects: &mut source::Receiver, settings: &Settings) -> anyhow::Result<Change> {
+async fn next_change(
+    objects: &mut source::Receiver,
+    translator: &Arc<Mutex<Translator>>,
+) -> anyhow::Result<Change> {
     loop {
         objects.changed().await.context("the source of objects ended")?;
         let since = Instant::now();
         let Some(latest) = objects.borrow_and_update().clone() else { continue };
-        let settings = Settings { now: jiff::Timestamp::now().as_second(), ..settings.clone() };
-        // Milliseconds with many objects: not on a thread that must answer probes.
-        let (snapshot, problems) = tokio::task::spawn_blocking(move || translate(&latest, &settings))
-            .await
-            .context("translating the objects")?;
-        return Ok(Change { snapshot: Arc::new(snapshot), problems: Arc::new(problems), since });
+        let now = jiff::Timestamp::now().as_second();
+        let translator = Arc::clone(translator);
+        // Up to seconds where very much changes at once: not on a thread that must answer probes.
+        let translated = tokio::task::spawn_blocking(move || {
+            translator.lock().unwrap_or_else(PoisonError::into_inner).translate(&latest, now)
+        });
+        let (snapshot, problems) = translated.await.context("translating the objects")?;
+        return Ok(Change { snapshot, problems, since });
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Decision<'l> {
 
 /// Decides.
 pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
-    let Found::Route(route) = live.router.find(head.host, head.path) else {
+    let Found::Route(route) = live.router_at(head.connection.local.ip()).find(head.host, head.path) else {
         return Decision::Answer { answer: Answer::NO_RULE, ingress: IngressSlot::OTHER };
     };
     let answer = |answer| Decision::Answer { answer, ingress: route.ingress };

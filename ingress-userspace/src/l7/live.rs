@@ -1,13 +1,14 @@
 //! What the workers serve right now: a snapshot compiled for look-up. [`Compiler`] makes one off the workers' threads,
 //! [`Shared`] hands it over; workers look at nothing but a generation number per request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::model::{Cluster, ClusterId, ObjectRef, Route, Snapshot, Target};
+use crate::model::{self, Cluster, ClusterId, ObjectRef, Route, RouteTable, Snapshot, Target};
 
 use super::router::{RouteEntry, Router};
 use super::stats::{IngressSlot, MAX_INGRESSES};
@@ -38,8 +39,13 @@ pub struct Backend {
 pub struct Live {
     /// Grows by one with each published snapshot.
     pub generation: u64,
-    /// Hosts and paths.
-    pub router: Router,
+    /// Hosts and paths, of all classes.
+    pub router: Arc<Router>,
+    /// What VIPs serve in its place.
+    pub(super) by_vip: HashMap<IpAddr, Arc<Router>>,
+    /// What `router` and `by_vip` were made of.
+    pub(super) source:
+        (model::Shared<RouteTable>, model::Shared<BTreeMap<IpAddr, model::Shared<RouteTable>>>),
     /// What the TLS listeners show.
     pub certificates: Certificates,
     /// By [`ClusterKey`].
@@ -47,6 +53,14 @@ pub struct Live {
 }
 
 impl Live {
+    /// The routes that clients reach through `local`, an address of ours.
+    pub fn router_at(&self, local: IpAddr) -> &Router {
+        if self.by_vip.is_empty() {
+            return &self.router;
+        }
+        self.by_vip.get(&local).unwrap_or(&self.router)
+    }
+
     /// The backend of that number; `None` if the snapshot has no such cluster.
     pub fn backend(&self, key: ClusterKey) -> Option<&Backend> {
         self.backends.get(key.index())?.as_ref()
@@ -64,10 +78,27 @@ impl Compiler {
     /// Compiles. What did not change since `previous` is shared with it.
     pub fn compile(&mut self, snapshot: &Snapshot, previous: &Live) -> Live {
         let Self { clusters, ingresses } = self;
-        let router =
-            Router::compile(&snapshot.routes, &previous.router, |route| entry(clusters, ingresses, route));
+        let mut compile =
+            |table: &model::Shared<RouteTable>, source: &model::Shared<RouteTable>, old: &Arc<Router>| {
+                // Most changes are changes of endpoints: nothing to look at then.
+                if table.is(source) {
+                    return Arc::clone(old);
+                }
+                Arc::new(Router::compile(table, old, |route| entry(clusters, ingresses, route)))
+            };
+        let (routes, vip_routes) = &previous.source;
+        let router = compile(&snapshot.routes, routes, &previous.router);
+        let by_vip = snapshot.vip_routes.iter().map(|(vip, table)| {
+            let (source, old) = match (vip_routes.get(vip), previous.by_vip.get(vip)) {
+                (Some(source), Some(old)) => (source, old),
+                // A VIP that is new may serve what another one did.
+                _ => (routes, &previous.router),
+            };
+            (*vip, compile(table, source, old))
+        });
+        let by_vip = by_vip.collect();
         let mut backends = vec![None; clusters.len()];
-        for (id, cluster) in &snapshot.clusters {
+        for (id, cluster) in snapshot.clusters.iter() {
             // A cluster that no route leads to needs no number.
             if let Some(&key) = clusters.get(id) {
                 backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster) });
@@ -76,6 +107,8 @@ impl Compiler {
         Live {
             generation: previous.generation + 1,
             router,
+            by_vip,
+            source: (snapshot.routes.clone(), snapshot.vip_routes.clone()),
             certificates: Certificates::compile(&snapshot.certificates, &previous.certificates),
             backends,
         }

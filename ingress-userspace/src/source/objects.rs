@@ -1,6 +1,7 @@
 //! The store: the latest version of every object that we read, by kind and name. A plain value, cheap to clone: the
 //! maps and the objects in them are shared.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,6 +37,9 @@ impl Key {
     }
 }
 
+/// One difference between two stores: the key, what was there and what is.
+pub type Change<'s, T> = (&'s Key, Option<&'s Arc<T>>, Option<&'s Arc<T>>);
+
 /// The objects of one kind.
 #[derive(Debug, Clone)]
 pub struct Store<T>(Arc<BTreeMap<Key, Arc<T>>>);
@@ -70,6 +74,37 @@ impl<T> Store<T> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether both are the same memory: nothing has changed between them.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What is different from `old`: the key, the old object and the new one. Objects that are the same memory are not
+    /// looked into.
+    pub fn changes<'s>(&'s self, old: &'s Self) -> Vec<Change<'s, T>> {
+        if self.is(old) {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        let (mut before, mut after) = (old.0.iter().peekable(), self.0.iter().peekable());
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (None, None) => return changes,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            let was = if order == Ordering::Greater { None } else { before.next() };
+            let is = if order == Ordering::Less { None } else { after.next() };
+            let same = matches!((was, is), (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is));
+            if let Some((key, _)) = was.or(is)
+                && !same
+            {
+                changes.push((key, was.map(|(_, object)| object), is.map(|(_, object)| object)));
+            }
+        }
     }
 
     /// Puts an object in the place of its older version, which is returned.
@@ -157,6 +192,14 @@ macro_rules! kinds {
         }
 
         impl Objects {
+            /// Whether nothing has changed between them but `EndpointSlice`s.
+            pub fn differ_only_in_slices(&self, other: &Self) -> bool {
+                let Self { $($field,)* problems } = self;
+                let mut others = true;
+                $(others &= Kind::$kind == Kind::EndpointSlice || $field.is(&other.$field);)*
+                others && Arc::ptr_eq(problems, &other.problems)
+            }
+
             /// Puts an object in the place of its older version.
             pub fn insert(&mut self, object: Object) {
                 match object {
@@ -179,4 +222,43 @@ kinds! {
     nodes: Node, "`v1`.";
     address_pools: AddressPool, "`xdp-ingress.io/v1alpha1`.";
     class_parameters: IngressClassParameters, "`xdp-ingress.io/v1alpha1`.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(names: &[&str]) -> Store<Node> {
+        let mut store = Store::default();
+        for name in names {
+            store.insert(Key::new("", name), Arc::new(Node::default()));
+        }
+        store
+    }
+
+    #[test]
+    fn changes_are_what_came_went_and_is_another_object() {
+        let old = store(&["a", "b", "c"]);
+        assert!(old.changes(&old.clone()).is_empty());
+        let mut new = old.clone();
+        new.remove(&Key::new("", "a"));
+        new.insert(Key::new("", "b"), Arc::new(Node::default()));
+        new.insert(Key::new("", "d"), Arc::new(Node::default()));
+        let changes: Vec<_> = new
+            .changes(&old)
+            .into_iter()
+            .map(|(key, was, is)| (&*key.name, was.is_some(), is.is_some()))
+            .collect();
+        assert_eq!(changes, [("a", true, false), ("b", true, true), ("d", false, true)]);
+    }
+
+    #[test]
+    fn only_slices() {
+        let old = Objects { nodes: store(&["n"]), ..Objects::default() };
+        let mut new = old.clone();
+        new.endpoint_slices.insert(Key::new("a", "b"), Arc::default());
+        assert!(new.differ_only_in_slices(&old));
+        new.nodes.insert(Key::new("", "n"), Arc::default());
+        assert!(!new.differ_only_in_slices(&old));
+    }
 }

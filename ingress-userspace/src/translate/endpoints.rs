@@ -1,6 +1,6 @@
 //! EndpointSlices: the addresses behind a Service's port. Those of both IP versions are merged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,28 +8,53 @@ use k8s_openapi::api::discovery::v1::{Endpoint as EndpointObject, EndpointPort, 
 
 use super::problems::Problems;
 use crate::model::{Endpoint, Reason};
-use crate::source::{Objects, Stored as _};
+use crate::source::{Key, Store, Stored as _};
 
 /// How a slice names its Service.
 const SERVICE: &str = "kubernetes.io/service-name";
 
-/// All slices, by namespace and Service.
-pub(super) struct Slices<'a>(HashMap<(&'a str, &'a str), Vec<&'a Arc<EndpointSlice>>>);
+/// All slices, by the Service that they name.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    store: Store<EndpointSlice>,
+    by_service: HashMap<Key, BTreeMap<Key, Arc<EndpointSlice>>>,
+}
 
-impl<'a> Slices<'a> {
-    pub(super) fn new(objects: &'a Objects) -> Self {
-        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
-        for (key, slice) in objects.endpoint_slices.iter() {
-            if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE)) {
-                slices.entry((&*key.namespace, service.as_str())).or_default().push(slice);
+impl Slices {
+    /// Takes over what has changed. Gives the Services whose slices those were.
+    pub(super) fn update(&mut self, store: &Store<EndpointSlice>) -> BTreeSet<Key> {
+        let mut touched = BTreeSet::new();
+        for (key, was, is) in store.changes(&self.store) {
+            if let Some(service) = was.and_then(|slice| service(key, slice)) {
+                if let Some(slices) = self.by_service.get_mut(&service) {
+                    slices.remove(key);
+                    if slices.is_empty() {
+                        self.by_service.remove(&service);
+                    }
+                }
+                touched.insert(service);
+            }
+            if let Some(slice) = is
+                && let Some(service) = service(key, slice)
+            {
+                self.by_service.entry(service.clone()).or_default().insert(key.clone(), Arc::clone(slice));
+                touched.insert(service);
             }
         }
-        Self(slices)
+        self.store = store.clone();
+        touched
     }
 
-    pub(super) fn of<'s>(&'s self, namespace: &'s str, service: &'s str) -> &'s [&'a Arc<EndpointSlice>] {
-        self.0.get(&(namespace, service)).map(Vec::as_slice).unwrap_or_default()
+    /// Those of a Service, by name.
+    pub(super) fn of(&self, service: &Key) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.by_service.get(service).into_iter().flat_map(BTreeMap::values)
     }
+}
+
+/// The Service that a slice names; it is in the slice's own namespace.
+fn service(key: &Key, slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE)?;
+    Some(Key { namespace: Arc::clone(&key.namespace), name: name.as_str().into() })
 }
 
 /// Whether an endpoint may get requests. In the order of preference, best last.
@@ -44,8 +69,8 @@ enum Condition {
 
 /// The endpoints that may get requests now: the ready ones, or, if none is, those that are still serving while
 /// terminating. `port` is the name of the Service's port.
-pub(super) fn endpoints(
-    slices: &[&Arc<EndpointSlice>],
+pub(super) fn endpoints<'s>(
+    slices: impl Iterator<Item = &'s Arc<EndpointSlice>>,
     port: Option<&str>,
     problems: &mut Problems,
 ) -> Vec<Endpoint> {

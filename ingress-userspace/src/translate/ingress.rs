@@ -16,9 +16,9 @@ use crate::model::{
     RouteTable, Target,
 };
 
-/// The routing table of all our Ingresses (the oldest first).
+/// The routing table of these Ingresses of ours (the oldest first).
 pub(super) fn routes(
-    served: &[Served],
+    served: &[&Served],
     settings: &Settings,
     certificates: &[Arc<Certificate>],
     backends: &mut Backends<'_>,

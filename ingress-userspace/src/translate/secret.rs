@@ -1,5 +1,8 @@
 //! TLS Secrets to certificates: they parse, and the key belongs to the certificate. Called by `tls`, once per Secret.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Secret;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -10,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::host;
-use crate::model::HostPattern;
+use crate::model::{HostPattern, ObjectRef};
 
 /// What a good Secret holds.
 #[derive(Debug)]
@@ -34,13 +37,41 @@ pub(super) struct Wrong {
     pub(super) hint: &'static str,
 }
 
+/// What was read before: parsing a key takes long, and Secrets rarely change.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    by_source: HashMap<ObjectRef, (Arc<Secret>, Arc<Result<Pair, Wrong>>)>,
+    used: HashSet<ObjectRef>,
+}
+
+impl Parsed {
+    /// The pair of this Secret.
+    pub(super) fn pair(&mut self, source: &ObjectRef, secret: &Arc<Secret>) -> Arc<Result<Pair, Wrong>> {
+        self.used.insert(source.clone());
+        match self.by_source.get(source) {
+            Some((known, result)) if Arc::ptr_eq(known, secret) => Arc::clone(result),
+            _ => {
+                let result = Arc::new(pair(secret));
+                self.by_source.insert(source.clone(), (Arc::clone(secret), Arc::clone(&result)));
+                result
+            }
+        }
+    }
+
+    /// Forgets what nobody has asked for since the last time.
+    pub(super) fn sweep(&mut self) {
+        let used = std::mem::take(&mut self.used);
+        self.by_source.retain(|source, _| used.contains(source));
+    }
+}
+
 /// `type` of the Secrets that we read: the others hold what is none of our business.
 const TYPE: &str = "kubernetes.io/tls";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
 /// Reads and checks `tls.crt` and `tls.key`.
-pub(super) fn pair(secret: &Secret) -> Result<Pair, Wrong> {
+fn pair(secret: &Secret) -> Result<Pair, Wrong> {
     if secret.type_.as_deref() != Some(TYPE) {
         return Err(Wrong {
             field: "type",

@@ -1,7 +1,6 @@
-//! Services: a backend's name and port to a cluster. Each cluster is built once, however many routes lead to it.
+//! Services: a backend's name and port to a cluster. Each is asked for once, however many routes lead to it, and built by `incremental`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::networking::v1::IngressBackend;
@@ -10,14 +9,28 @@ use super::DefaultBackend;
 use super::endpoints::{self, Slices};
 use super::problems::Problems;
 use crate::model::{Cluster, ClusterId, ObjectRef, Problem, Reason, Target};
-use crate::source::Objects;
+use crate::source::{Key, Objects};
 
 /// The clusters that routes lead to.
 pub(super) struct Backends<'a> {
     objects: &'a Objects,
-    slices: Slices<'a>,
-    /// With the name of the Service's port, by which EndpointSlices know it.
-    wanted: BTreeMap<ClusterId, Option<String>>,
+    wanted: BTreeMap<ClusterId, Wanted>,
+}
+
+/// What a cluster is made of, besides its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The name of the Service's port, by which EndpointSlices know it.
+    port: Option<String>,
+}
+
+impl Wanted {
+    /// The cluster with the endpoints of now.
+    pub(super) fn cluster(&self, id: &ClusterId, slices: &Slices, problems: &mut Problems) -> Cluster {
+        let service = Key::new(&id.namespace, &id.service);
+        let endpoints = endpoints::endpoints(slices.of(&service), self.port.as_deref(), problems);
+        Cluster { id: id.clone(), endpoints }
+    }
 }
 
 /// What is wrong with a backend: the part of the field's path below the backend, and the rest of a problem.
@@ -32,7 +45,7 @@ enum PortRef<'a> {
 
 impl<'a> Backends<'a> {
     pub(super) fn new(objects: &'a Objects) -> Self {
-        Self { objects, slices: Slices::new(objects), wanted: BTreeMap::new() }
+        Self { objects, wanted: BTreeMap::new() }
     }
 
     /// Where a backend of an Ingress leads; `field` is its path.
@@ -77,14 +90,8 @@ impl<'a> Backends<'a> {
     }
 
     /// All clusters that were asked for.
-    pub(super) fn into_clusters(self, problems: &mut Problems) -> BTreeMap<ClusterId, Arc<Cluster>> {
-        let mut clusters = BTreeMap::new();
-        for (id, port) in self.wanted {
-            let slices = self.slices.of(&id.namespace, &id.service);
-            let endpoints = endpoints::endpoints(slices, port.as_deref(), problems);
-            clusters.insert(id.clone(), Arc::new(Cluster { id, endpoints }));
-        }
-        clusters
+    pub(super) fn into_wanted(self) -> BTreeMap<ClusterId, Wanted> {
+        self.wanted
     }
 
     fn resolve_backend(&mut self, namespace: &str, backend: &IngressBackend) -> Result<ClusterId, Wrong> {
@@ -149,7 +156,7 @@ impl<'a> Backends<'a> {
             (".service.port", Reason::InvalidValue, message, "correct the Service: 1 to 65535".to_owned())
         })?;
         let id = ClusterId { namespace: namespace.to_owned(), service: name.to_owned(), port: number };
-        self.wanted.entry(id.clone()).or_insert_with(|| found.name.clone());
+        self.wanted.entry(id.clone()).or_insert_with(|| Wanted { port: found.name.clone() });
         Ok(id)
     }
 }

@@ -6,26 +6,28 @@ use std::sync::Arc;
 use super::annotation::Served;
 use super::class::Owned;
 use super::problems::Problems;
-use super::secret::{self, Pair};
+use super::secret::{Pair, Parsed, Wrong};
 use super::{Settings, host};
 use crate::model::{Certificate, HostPattern, Kind, ObjectRef, Reason};
 use crate::source::Objects;
 
 /// One Secret in the making.
 struct Entry {
-    pair: Arc<Pair>,
+    pair: Arc<Result<Pair, Wrong>>,
     source: ObjectRef,
     hosts: Vec<HostPattern>,
 }
 
-/// The certificates of all our Ingresses, in the order of preference: those of the oldest Ingress first.
+/// The certificates of all our Ingresses, in the order of preference: those of the oldest Ingress first. And how long
+/// what was said of them stays true: until the next one expires (seconds since 1970).
 pub(super) fn certificates(
     objects: &Objects,
     settings: &Settings,
     served: &[Served],
+    parsed: &mut Parsed,
     problems: &mut Problems,
-) -> Vec<Arc<Certificate>> {
-    let mut secrets = Secrets { objects, settings, seen: HashMap::new() };
+) -> (Vec<Arc<Certificate>>, i64) {
+    let mut secrets = Secrets { objects, settings, parsed, good_until: i64::MAX };
     let mut entries: Vec<Entry> = Vec::new();
     let mut by_source: HashMap<ObjectRef, usize> = HashMap::new();
     let mut taken: BTreeMap<HostPattern, (ObjectRef, ObjectRef)> = BTreeMap::new();
@@ -37,7 +39,8 @@ pub(super) fn certificates(
             let Some(name) = section.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
             let source = ObjectRef::new(Kind::Secret, &reference.namespace, name);
             let Some(pair) = secrets.pair(&source, reference, &field, problems) else { continue };
-            let wanted = wanted(section.hosts.as_deref(), &pair, reference, &field, problems);
+            let Ok(names) = pair.as_ref().as_ref().map(|pair| pair.names.as_slice()) else { continue };
+            let wanted = wanted(section.hosts.as_deref(), names, reference, &field, problems);
             let at = *by_source.entry(source.clone()).or_insert_with(|| {
                 entries.push(Entry { pair: Arc::clone(&pair), source: source.clone(), hosts: Vec::new() });
                 entries.len() - 1
@@ -69,11 +72,12 @@ pub(super) fn certificates(
         }
     }
     let used = entries.into_iter().filter(|entry| !entry.hosts.is_empty());
-    used.map(|Entry { pair, source, hosts }| {
-        let Pair { chain, key, not_after, .. } = &*pair;
-        Arc::new(Certificate { source, hosts, chain: chain.clone(), key: key.clone(), not_after: *not_after })
-    })
-    .collect()
+    let certificates = used.filter_map(|Entry { pair, source, hosts }| {
+        let Pair { chain, key, not_after, .. } = pair.as_ref().as_ref().ok()?;
+        let (chain, key, not_after) = (chain.clone(), key.clone(), *not_after);
+        Some(Arc::new(Certificate { source, hosts, chain, key, not_after }))
+    });
+    (certificates.collect(), secrets.good_until)
 }
 
 /// Whether one of the certificates serves this host.
@@ -94,14 +98,14 @@ pub(super) fn serves(certificates: &[Arc<Certificate>]) -> impl Fn(&HostPattern)
 /// The names that a section asks for, with the field where it names them; the certificate's own where it names none.
 fn wanted(
     hosts: Option<&[String]>,
-    pair: &Pair,
+    names: &[HostPattern],
     reference: &ObjectRef,
     field: &str,
     problems: &mut Problems,
 ) -> Vec<(Option<String>, HostPattern)> {
     let hosts = hosts.unwrap_or_default();
     if hosts.is_empty() {
-        return pair.names.iter().map(|name| (None, name.clone())).collect();
+        return names.iter().map(|name| (None, name.clone())).collect();
     }
     let mut wanted = Vec::new();
     for (index, text) in hosts.iter().enumerate() {
@@ -117,8 +121,8 @@ fn wanted(
                 );
             }
             Ok(pattern) => {
-                if !pair.names.iter().any(|name| host::covers(name, &pattern)) {
-                    let names: Vec<String> = pair.names.iter().map(host::show).collect();
+                if !names.iter().any(|name| host::covers(name, &pattern)) {
+                    let names: Vec<String> = names.iter().map(host::show).collect();
                     problems.add(
                         reference,
                         field.clone(),
@@ -148,7 +152,8 @@ fn wanted(
 struct Secrets<'a> {
     objects: &'a Objects,
     settings: &'a Settings,
-    seen: HashMap<ObjectRef, Option<Arc<Pair>>>,
+    parsed: &'a mut Parsed,
+    good_until: i64,
 }
 
 impl Secrets<'_> {
@@ -158,7 +163,7 @@ impl Secrets<'_> {
         ingress: &ObjectRef,
         field: &str,
         problems: &mut Problems,
-    ) -> Option<Arc<Pair>> {
+    ) -> Option<Arc<Result<Pair, Wrong>>> {
         let Some(secret) = self.objects.secrets.get(&source.namespace, &source.name) else {
             problems.add(
                 ingress,
@@ -169,38 +174,25 @@ impl Secrets<'_> {
             );
             return None;
         };
-        if let Some(known) = self.seen.get(source) {
-            return known.clone();
+        let pair = self.parsed.pair(source, secret);
+        match pair.as_ref() {
+            Ok(Pair { not_after, .. }) if *not_after < self.settings.now => problems.add(
+                source,
+                "data[tls.crt]",
+                Reason::InvalidValue,
+                format!("expired at {}; it is served, but clients will refuse it", time(*not_after)),
+                "renew the certificate",
+            ),
+            Ok(Pair { not_after, .. }) => self.good_until = self.good_until.min(*not_after),
+            Err(wrong) => problems.add(
+                source,
+                wrong.field,
+                Reason::InvalidValue,
+                format!("{}; this certificate is not served", wrong.message),
+                wrong.hint,
+            ),
         }
-        let pair = match secret::pair(secret) {
-            Ok(pair) => {
-                if pair.not_after < self.settings.now {
-                    problems.add(
-                        source,
-                        "data[tls.crt]",
-                        Reason::InvalidValue,
-                        format!(
-                            "expired at {}; it is served, but clients will refuse it",
-                            time(pair.not_after)
-                        ),
-                        "renew the certificate",
-                    );
-                }
-                Some(Arc::new(pair))
-            }
-            Err(wrong) => {
-                problems.add(
-                    source,
-                    wrong.field,
-                    Reason::InvalidValue,
-                    format!("{}; this certificate is not served", wrong.message),
-                    wrong.hint,
-                );
-                None
-            }
-        };
-        self.seen.insert(source.clone(), pair.clone());
-        pair
+        Some(pair)
     }
 }
 

@@ -62,6 +62,17 @@ impl Vips {
         class.and_then(|class| self.by_class.get(class)).cloned().unwrap_or_default()
     }
 
+    /// The classes that have each VIP.
+    pub(super) fn classes(&self) -> BTreeMap<IpAddr, BTreeSet<Arc<str>>> {
+        let mut classes: BTreeMap<IpAddr, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for (class, addresses) in &self.by_class {
+            for address in addresses {
+                classes.entry(*address).or_default().insert(Arc::clone(class));
+            }
+        }
+        classes
+    }
+
     /// All VIPs, by address.
     pub(super) fn into_vips(self) -> Vec<Vip> {
         self.vips.into_values().collect()

@@ -39,7 +39,8 @@ fn live() -> Live {
             cluster("service1", 80, 1),
             cluster("service2", 80, 1),
             cluster("empty", 80, 0),
-        ]),
+        ])
+        .into(),
         routes: RouteTable {
             hosts: BTreeMap::from([
                 rule(exact("foo.bar.com"), "/bar", to("service1", 80), Filters::default()),
@@ -50,7 +51,8 @@ fn live() -> Live {
                 rule(exact("secure.org"), "", to("service1", 80), redirect),
             ]),
             default: None,
-        },
+        }
+        .into(),
         ..Snapshot::default()
     };
     Compiler::default().compile(&snapshot, &Live::default())
@@ -96,5 +98,38 @@ fn requests_meet_their_fate() {
         ("secure.org", "/", Err(308)),
     ] {
         assert_eq!(fate(host, path), expected.map(str::to_owned), "{host}{path}");
+    }
+}
+
+/// A VIP with a table of its own serves that and nothing else; all other addresses serve the table of all classes.
+#[test]
+fn a_vip_serves_the_routes_of_its_classes_only() {
+    let table = |host: &str| RouteTable {
+        hosts: BTreeMap::from([rule(exact(host), "", Target::Missing, Filters::default())]),
+        default: None,
+    };
+    let mut both = table("a.org");
+    both.hosts.extend(table("b.org").hosts);
+    let vips = [("192.0.2.1", "a.org"), ("192.0.2.2", "b.org")];
+    let snapshot = Snapshot {
+        routes: both.into(),
+        vip_routes: vips.iter().map(|(vip, host)| (vip.parse().unwrap(), table(host).into())).collect(),
+        ..Snapshot::default()
+    };
+    let mut compiler = Compiler::default();
+    let first = compiler.compile(&snapshot, &Live::default());
+    let second = compiler.compile(&snapshot, &first);
+    for live in [first, second] {
+        for (local, host, known) in [
+            ("192.0.2.1", "a.org", true),
+            ("192.0.2.1", "b.org", false),
+            ("192.0.2.2", "a.org", false),
+            ("192.0.2.2", "b.org", true),
+            ("127.0.0.1", "a.org", true),
+            ("127.0.0.1", "b.org", true),
+        ] {
+            let found = live.router_at(local.parse().unwrap()).find(host, "/");
+            assert_eq!(matches!(found, Found::Route(_)), known, "{host} at {local}");
+        }
     }
 }

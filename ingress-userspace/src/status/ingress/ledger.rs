@@ -103,6 +103,10 @@ impl Ledger {
     /// A new snapshot.
     pub(super) fn want(&mut self, snapshot: Arc<Snapshot>) {
         let (old, new) = (&self.wanted.ingresses, &snapshot.ingresses);
+        if old.is(new) {
+            self.wanted = snapshot;
+            return;
+        }
         let changed = new.iter().filter(|(object, addresses)| old.get(object) != Some(addresses));
         let gone = old.iter().filter(|(object, _)| !new.contains_key(object));
         for (object, _) in changed.chain(gone) {
