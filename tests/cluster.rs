@@ -1,6 +1,7 @@
 //! A real Kubernetes API: etcd and kube-apiserver on one host of the lab, with an authority of its own and client
-//! certificates. There is no kubelet and no controller: objects that those would write (Nodes' status,
-//! EndpointSlices) are applied by the tests. Everything ends with the value; the lab's guard catches what a crash left.
+//! certificates. By itself it has no kubelet and no controller: objects that those would write (Nodes' status,
+//! EndpointSlices) are applied by the tests. [`Kubernetes`] is the whole: controllers, scheduler and nodes with
+//! containers. Everything ends with the value; the lab's guard catches what a crash left.
 
 use std::{
     fs,
@@ -20,19 +21,32 @@ use crate::{
 };
 use pki::Authority;
 
+mod files;
+mod kubernetes;
+mod node;
 mod pki;
+
+pub use files::POD_IMAGE;
+pub use kubernetes::{Kubernetes, ProxyMode, command};
+pub use node::KubeNode;
 
 /// The API server's port on its host; the host is all its own.
 const PORT: u16 = 6443;
+/// Addresses of Services, and the first of them: the Service `kubernetes`.
+const SERVICE_RANGE: &str = "10.96.0.0/16";
+const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// How long either server may take; both together take three seconds on an idle machine.
 const READY: Duration = Duration::from_mins(1);
 
 /// A running API server with its etcd.
 #[derive(Debug)]
 pub struct Cluster {
-    // In this order: the API server complains when its etcd goes first.
+    // In this order: each complains when what it depends on goes first.
+    controllers: Vec<Process>,
     api_server: Option<Process>,
-    _etcd: Process,
+    etcd: Process,
+    /// Whether there is more than the API: pods use the Service `kubernetes`, and the API server calls kubelets.
+    whole: bool,
     host: Host,
     address: IpAddr,
     dir: PathBuf,
@@ -44,6 +58,37 @@ impl Cluster {
     /// Starts both on `host`, which others reach at its first address, and waits until they are ready. Keys, data and
     /// kubeconfigs go below `dir`.
     pub fn start(host: &Host, dir: &Path) -> Result<Self> {
+        Self::start_api(host, dir, false)
+    }
+
+    /// The same with the controllers and the scheduler.
+    pub fn start_whole(host: &Host, dir: &Path) -> Result<Self> {
+        let mut cluster = Self::start_api(host, dir, true)?;
+        for (program, arguments) in [
+            (
+                "kube-controller-manager",
+                vec![
+                    "--use-service-account-credentials=true".to_owned(),
+                    format!("--root-ca-file={}", cluster.file("ca.crt")),
+                    format!("--service-account-private-key-file={}", cluster.file("service-accounts.key")),
+                ],
+            ),
+            ("kube-scheduler", Vec::new()),
+        ] {
+            let kubeconfig = cluster.kubeconfig(&format!("system:{program}"), "lab", "default")?;
+            let mut command = cluster.host.command(binary(program)?);
+            command
+                .arg(format!("--kubeconfig={}", kubeconfig.display()))
+                // There is one of each: nothing to elect, and a new one starts at once.
+                .args(["--leader-elect=false", "--bind-address=127.0.0.1"])
+                .args(arguments);
+            let process = cluster.host.spawn(program, command)?;
+            cluster.controllers.push(process);
+        }
+        Ok(cluster)
+    }
+
+    fn start_api(host: &Host, dir: &Path, whole: bool) -> Result<Self> {
         let dir = dir.join("kubernetes");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let address = *host.addresses().first().context("the API server's host has no address")?;
@@ -51,8 +96,17 @@ impl Cluster {
         authority.write_server_files(&dir, address)?;
         let etcd = host.spawn("etcd", etcd_command(host, &dir)?)?;
         let admin = dir.join("admin.kubeconfig");
-        let mut cluster =
-            Self { api_server: None, _etcd: etcd, host: host.clone(), address, dir, authority, admin };
+        let mut cluster = Self {
+            controllers: Vec::new(),
+            api_server: None,
+            etcd,
+            whole,
+            host: host.clone(),
+            address,
+            dir,
+            authority,
+            admin,
+        };
         // `system:masters` may do everything without asking RBAC.
         cluster.admin = cluster.kubeconfig("admin", "system:masters", "default")?;
         cluster.start_api_server()?;
@@ -153,16 +207,42 @@ current-context: lab
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    fn file(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn admin(&self) -> &Path {
+        &self.admin
+    }
+
+    /// Leaves it running when this value goes away.
+    fn keep(&mut self) {
+        self.controllers.iter_mut().chain(self.api_server.as_mut()).for_each(Process::keep);
+        self.etcd.keep();
+    }
+
     fn api_server_command(&self) -> Result<Command> {
         let mut command = self.host.command(binary("kube-apiserver")?);
-        let file = |name: &str| self.dir.join(name).display().to_string();
+        let file = |name: &str| self.file(name);
+        if self.whole {
+            let (certificate, key) = self.authority.client("kube-apiserver", "system:masters")?;
+            fs::write(self.dir.join("kubelet-client.crt"), certificate)?;
+            fs::write(self.dir.join("kubelet-client.key"), key)?;
+            command.args([
+                format!("--kubelet-client-certificate={}", file("kubelet-client.crt")),
+                format!("--kubelet-client-key={}", file("kubelet-client.key")),
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            ]);
+        } else {
+            // The Service `kubernetes` in the cluster isn't used: no endpoint of it has to be kept.
+            command.arg("--endpoint-reconciler-type=none");
+        }
         command.args([
             "--etcd-servers=http://127.0.0.1:2379".to_owned(),
             format!("--secure-port={PORT}"),
             format!("--advertise-address={}", self.address),
-            // The Service `kubernetes` in the cluster isn't used: no endpoint of it has to be kept.
-            "--endpoint-reconciler-type=none".to_owned(),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_RANGE}"),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
             format!("--client-ca-file={}", file("ca.crt")),

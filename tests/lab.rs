@@ -5,6 +5,7 @@
 //! network is touched.
 
 mod build;
+pub(crate) mod cgroup;
 pub mod daemon;
 pub mod echo;
 pub mod guard;

@@ -42,9 +42,14 @@ pub fn bpf_bench_object() -> PathBuf {
     xtask_dir().join("xdp-ingress-bench.bpf.o")
 }
 
-/// `etcd`, `kube-apiserver`, `kubectl`, built by `cargo xtask setup` from Go modules.
+/// `etcd`, `kube-apiserver`, `kubelet`, `kubectl`, `helm` and so on, built by `cargo xtask setup` from Go modules.
 pub fn kubernetes_bin() -> PathBuf {
     xtask_dir().join("kubernetes/bin")
+}
+
+/// The OCI archive of the image `name`: `xdp-ingress`, or `pod` (backends and sandboxes), made by `cargo xtask image`.
+pub fn image(name: &str) -> PathBuf {
+    xtask_dir().join(format!("images/{name}.tar"))
 }
 
 /// The first executable file called `name` in `PATH` or in the folders for system programs, which the `PATH` of an

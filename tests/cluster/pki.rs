@@ -36,6 +36,8 @@ impl Authority {
             "kubernetes".to_owned(),
             "localhost".to_owned(),
             "127.0.0.1".to_owned(),
+            // What pods know it by: the first address of the Services' range.
+            super::SERVICE_ADDRESS.to_owned(),
             address.to_string(),
         ];
         let mut params = CertificateParams::new(names)?;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::{netns, reaper::Reaper};
+use super::{cgroup, netns, reaper::Reaper};
 use crate::paths;
 
 /// Claims, and the sockets of the daemons.
@@ -129,11 +129,12 @@ pub fn hosts(id: &str) -> Vec<String> {
 /// Removes the lab `id` with its directory: processes, mounts, namespaces, claim.
 pub fn remove(id: &str, dir: &Path) {
     let names = netns::with_prefix(&format!("{id}-"));
-    for pid in names.iter().flat_map(|name| netns::pids(name)) {
-        if let Some(pid) = Pid::from_raw(pid) {
-            // Gone already is as good.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+    for name in &names {
+        kill_all(name);
+    }
+    // Containers live in namespaces of their own, but in the node's control groups.
+    for name in cgroup::with_prefix(&format!("{id}-")) {
+        cgroup::remove(&name);
     }
     for mount in mounts_below(dir) {
         if let Ok(mut umount) = netns::tool("umount") {
@@ -147,6 +148,14 @@ pub fn remove(id: &str, dir: &Path) {
         let _ = fs::remove_dir_all(Path::new(RUN).join(name));
     }
     let _ = fs::remove_file(claim_file(id));
+}
+
+/// Ends all processes in the namespace `name`.
+pub(super) fn kill_all(name: &str) {
+    for pid in netns::pids(name).into_iter().filter_map(Pid::from_raw) {
+        // Gone already is as good.
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 /// Removes the lab `id` of the dead `owner`, unless it is kept, or gone and its id somebody else's by now.

@@ -12,7 +12,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{guard::Guard, netns, process::Process, topology::BRIDGE};
+use super::{
+    guard::{self, Guard},
+    netns,
+    process::Process,
+    topology::BRIDGE,
+};
 
 /// A handle; clones name the same host.
 #[derive(Debug, Clone)]
@@ -124,6 +129,11 @@ impl Host {
     /// Sets sysctls of this host, such as `("net/ipv4/ip_forward", "1")`.
     pub fn sysctl(&self, values: &[(&str, &str)]) -> Result<()> {
         netns::sysctl(self.namespace(), values)
+    }
+
+    /// Ends every process on this host.
+    pub(crate) fn kill_all(&self) {
+        guard::kill_all(self.namespace());
     }
 
     /// Takes the host off the switch: nothing arrives or leaves any more, and nobody is told, the host itself neither

@@ -1,31 +1,95 @@
-//! `cargo xtask image`: the release binary and the shared libraries it loads, as an OCI archive at
-//! `target/xtask/xdp-ingress-image.tar`; no container engine takes part. The same inputs give the same bytes. Load it
-//! with `ctr image import`, `podman load`, or `skopeo copy oci-archive:…`.
+//! `cargo xtask image`: the daemon and the shared libraries it loads, as an OCI archive at
+//! `target/xtask/images/xdp-ingress.tar`; no container engine takes part. The same inputs give the same bytes. Load it
+//! with `ctr image import`, `podman load`, or `skopeo copy oci-archive:…`. The tests' images go through the same code:
+//! the quickly built daemon, and the lab's backend.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
-use ingress_tests::paths;
+use ingress_tests::{cluster::POD_IMAGE, paths};
 
-use crate::{build, process, report};
+use crate::{build, build_ebpf, process, report};
 
 mod layer;
 mod oci;
+mod sbom;
 
-/// Where the binary lies in the image.
-const PROGRAM: &str = "usr/bin/xdp-ingress";
+/// The name under which the chart asks for the image, without the tag.
+const REPOSITORY: &str = "ghcr.io/xdp-ingress/xdp-ingress";
 
-pub(crate) fn run() -> Result<()> {
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The images of the tests instead: the daemon as `cargo xtask build` makes it, and the lab's backend.
+    #[arg(long)]
+    test: bool,
+}
+
+/// What an image is made of.
+struct Image<'a> {
+    /// Of its archive.
+    file: &'a str,
+    /// Repository and tag.
+    name: &'a str,
+    /// The program and where it lies in the image.
+    program: (&'a Path, &'a str),
+    /// More files: path in the image → file here.
+    more: BTreeMap<String, PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.test {
+        return for_tests();
+    }
+    build_ebpf::run()?;
+    report::heading("daemon as it ships (profile dist)");
+    process::streamed(process::cargo().args([
+        "build",
+        "--profile",
+        "dist",
+        "--package",
+        "ingress-userspace",
+    ]))
+    .context("the daemon does not build")?;
+    daemon(&paths::target_dir().join("dist/xdp-ingress"))
+}
+
+/// The images that the cluster level imports.
+pub(crate) fn for_tests() -> Result<()> {
     build::run()?;
-    report::heading("image");
-    let binary = paths::target_dir().join("release/xdp-ingress");
-    let files = files(&binary)?;
+    daemon(&paths::daemon())?;
+    // The selection of packages that the tests have, so that nothing is built twice.
+    let selection = ["build", "--workspace", "--exclude", "ingress-ebpf", "--bin", "lab-pod"];
+    process::streamed(process::cargo().args(selection)).context("the backend does not build")?;
+    let pod = paths::target_dir().join("debug/lab-pod");
+    pack(&Image { file: "pod", name: POD_IMAGE, program: (&pod, "usr/bin/lab-pod"), more: BTreeMap::new() })
+}
+
+fn daemon(binary: &Path) -> Result<()> {
+    let bill = paths::image("xdp-ingress").with_file_name("xdp-ingress.cdx.json");
+    sbom::write(&bill)?;
+    let name = format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION"));
+    let more = BTreeMap::from([("usr/share/sbom/xdp-ingress.cdx.json".to_owned(), bill)]);
+    pack(&Image { file: "xdp-ingress", name: &name, program: (binary, "usr/bin/xdp-ingress"), more })
+}
+
+fn pack(image: &Image) -> Result<()> {
+    report::heading(&format!("image {}", image.name));
+    let mut files = files(image.program)?;
+    files.extend(image.more.clone());
     for path in files.keys() {
         report::note(&format!("/{path}"));
     }
     let layer = layer::Layer::build(&files)?;
-    let archive = oci::archive(&layer, &format!("/{PROGRAM}"), env!("CARGO_PKG_VERSION"))?;
-    let out = paths::xtask_dir().join("xdp-ingress-image.tar");
+    let archive = oci::archive(&layer, &format!("/{}", image.program.1), image.name)?;
+    let out = paths::image(image.file);
+    if let Some(dir) = out.parent() {
+        fs::create_dir_all(dir)?;
+    }
     fs::write(&out, &archive.bytes).with_context(|| format!("cannot write {}", out.display()))?;
     report::note(&format!(
         "{} ({} bytes, manifest {})",
@@ -36,11 +100,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Path in the image → file on this machine.
-fn files(binary: &PathBuf) -> Result<BTreeMap<String, PathBuf>> {
+/// Path in the image → file on this machine: the program and what it loads.
+fn files((binary, path): (&Path, &str)) -> Result<BTreeMap<String, PathBuf>> {
     let libraries =
         process::output(Command::new("ldd").arg(binary)).context("asking for the binary's libraries")?;
-    let mut files = BTreeMap::from([(PROGRAM.to_owned(), binary.clone())]);
+    let mut files = BTreeMap::from([(path.to_owned(), binary.to_owned())]);
     for library in libraries_in(&libraries)? {
         let path = PathBuf::from(&library);
         files.insert(library.trim_start_matches('/').to_owned(), path);

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
+mod cluster;
 mod demo;
 mod deny;
 mod image;
@@ -39,12 +40,14 @@ enum Verb {
     Demo(demo::Args),
     /// The demo's lab for your own experiments: up, exec, down.
     Lab(lab::Args),
+    /// A real Kubernetes with three nodes for your own experiments: up, kubectl, helm, down.
+    Cluster(cluster::Args),
     /// Run the tests: all levels, or one; ends with `N passed, N failed`.
     Test(test::Args),
     /// Measure: ns per packet, CPU per request, beside nginx and HAProxy.
     Bench(bench::Args),
-    /// Pack the release binary as an OCI archive (target/xtask/xdp-ingress-image.tar).
-    Image,
+    /// Pack the daemon as an OCI archive (target/xtask/images/xdp-ingress.tar), with its bill of materials beside it.
+    Image(image::Args),
     /// What is checked before the tests: format, clippy, licences, bans, sources.
     Ci,
 }
@@ -58,9 +61,10 @@ fn main() -> ExitCode {
         Verb::Build => build::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Lab(args) => lab::run(&args),
+        Verb::Cluster(args) => cluster::run(&args),
         Verb::Test(args) => return test::run(&args),
         Verb::Bench(args) => bench::run(&args),
-        Verb::Image => image::run(),
+        Verb::Image(args) => image::run(&args),
         Verb::Ci => ci::run(),
     };
     match result {

@@ -43,11 +43,13 @@ pub(crate) const BUILD: [&dyn Prerequisite; 2] = [&core_sources::CoreSources, &b
 /// For the lab and the demo.
 pub(crate) const LAB: [&dyn Prerequisite; 1] = [&packages::LAB];
 /// For the real cluster.
-pub(crate) const CLUSTER: [&dyn Prerequisite; 3] = [&packages::LAB, &go::Go, &kubernetes::Kubernetes];
+pub(crate) const CLUSTER: [&dyn Prerequisite; 4] =
+    [&packages::LAB, &packages::CLUSTER, &go::Go, &kubernetes::Kubernetes];
 /// For benches beside nginx and HAProxy.
 pub(crate) const BENCH: [&dyn Prerequisite; 1] = [&packages::BENCH];
-const ALL: [&dyn Prerequisite; 6] = [
+const ALL: [&dyn Prerequisite; 7] = [
     &packages::LAB,
+    &packages::CLUSTER,
     &packages::BENCH,
     &core_sources::CoreSources,
     &bpf_linker::BpfLinker,

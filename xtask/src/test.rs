@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{build, build_ebpf, process, report, setup};
+use crate::{build, build_ebpf, image, process, report, setup};
 use summary::Summary;
 
 mod summary;
@@ -31,7 +31,7 @@ enum Level {
     Kernel,
     /// The daemon on every node of a lab of network namespaces; needs root.
     Lab,
-    /// The daemon against a real etcd and kube-apiserver; needs root.
+    /// The daemon against a real API server, and a real cluster with our image and chart installed; needs root.
     Cluster,
     /// Rules about the code itself; needs nothing.
     House,
@@ -85,7 +85,7 @@ impl Level {
             Self::Unit | Self::House => Ok(()),
             Self::Kernel => build_ebpf::run(),
             Self::Lab => setup::ensure(&setup::LAB).and_then(|()| build::run()),
-            Self::Cluster => setup::ensure(&setup::CLUSTER).and_then(|()| build::run()),
+            Self::Cluster => setup::ensure(&setup::CLUSTER).and_then(|()| image::for_tests()),
         }
     }
 

@@ -42,18 +42,19 @@ pub(super) struct Archive {
     pub(super) manifest: Digest,
 }
 
-/// An image of one layer that runs `entrypoint`.
-pub(super) fn archive(layer: &Layer, entrypoint: &str, version: &str) -> Result<Archive> {
+/// An image of one layer that runs `entrypoint`. `name` is its repository and tag.
+pub(super) fn archive(layer: &Layer, entrypoint: &str, name: &str) -> Result<Archive> {
+    let (repository, version) = name.rsplit_once(':').unwrap_or((name, "latest"));
+    let title = repository.rsplit('/').next().unwrap_or(repository);
     let config = serde_json::to_vec(&json!({
         "created": CREATED,
         "architecture": architecture(std::env::consts::ARCH),
         "os": "linux",
         "config": {
             "Entrypoint": [entrypoint],
-            "Cmd": ["run"],
             "Env": ["PATH=/usr/bin"],
             "Labels": {
-                "org.opencontainers.image.title": "xdp-ingress",
+                "org.opencontainers.image.title": title,
                 "org.opencontainers.image.version": version,
                 "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
             },
@@ -68,7 +69,9 @@ pub(super) fn archive(layer: &Layer, entrypoint: &str, version: &str) -> Result<
         "layers": [descriptor(LAYER, &layer.bytes)],
     }))?;
     let mut manifest_descriptor = descriptor(MANIFEST, &manifest);
-    manifest_descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": version });
+    // The first is the standard's, the second is where containerd looks for the whole name.
+    manifest_descriptor["annotations"] =
+        json!({ "org.opencontainers.image.ref.name": version, "io.containerd.image.name": name });
     let index = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [manifest_descriptor] }))?;
     let layout = serde_json::to_vec(&json!({ "imageLayoutVersion": "1.0.0" }))?;
 
@@ -126,7 +129,7 @@ mod tests {
     #[test]
     fn every_descriptor_points_to_a_blob_of_that_size_and_digest() {
         let layer = Layer { bytes: b"packed".to_vec(), diff_id: digest(b"plain") };
-        let archive = archive(&layer, "/usr/bin/x", "1.2.3").expect("an archive");
+        let archive = archive(&layer, "/usr/bin/x", "example.com/x:1.2.3").expect("an archive");
         let files = unpack(&archive.bytes);
         let follow = |descriptor: &Value| {
             let name = descriptor["digest"].as_str().expect("a digest").replace("sha256:", "blobs/sha256/");

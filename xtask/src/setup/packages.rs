@@ -1,6 +1,8 @@
 //! Programs from Debian's packages that the lab, the demo, the tests and the benches call. What is installed is known
 //! by the programs themselves, so that on another distribution one only has to install them by hand.
 
+use std::path::Path;
+
 use anyhow::Result;
 use ingress_tests::paths;
 
@@ -35,6 +37,17 @@ pub(super) const LAB: Packages = Packages {
     ],
 };
 
+/// What runs containers on the nodes of the real cluster.
+pub(super) const CLUSTER: Packages = Packages {
+    purpose: "cluster",
+    packages: &[
+        package("containerd", "containerd"),
+        package("runc", "runc"),
+        package("containernetworking-plugins", "/usr/lib/cni/ptp"),
+        package("iptables", "iptables"),
+    ],
+};
+
 /// The peers we measure ourselves against, and what puts load on all of us.
 pub(super) const BENCH: Packages = Packages {
     purpose: "bench",
@@ -50,10 +63,15 @@ impl Packages {
     fn lacking(&self) -> Vec<&'static str> {
         self.packages
             .iter()
-            .filter(|package| paths::program(package.program).is_none())
+            .filter(|package| !is_there(package.program))
             .map(|package| package.name)
             .collect()
     }
+}
+
+/// A program by its name, or a file where a package keeps it out of everybody's `PATH`.
+fn is_there(program: &str) -> bool {
+    if program.starts_with('/') { Path::new(program).is_file() } else { paths::program(program).is_some() }
 }
 
 impl Prerequisite for Packages {
