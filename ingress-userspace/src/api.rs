@@ -3,9 +3,13 @@
 
 mod address_pool;
 mod class_parameters;
+mod status;
 
-pub use address_pool::{AddressPool, AddressPoolSpec};
-pub use class_parameters::{IngressClassParameters, IngressClassParametersSpec};
+pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Allocation};
+pub use class_parameters::{
+    IngressClassParameters, IngressClassParametersSpec, IngressClassParametersStatus,
+};
+pub use status::Condition;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

@@ -4,6 +4,7 @@
 mod certificate;
 mod cluster;
 mod node;
+mod own_status;
 mod problem;
 mod route;
 mod shared;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub use certificate::Certificate;
 pub use cluster::{Cluster, ClusterId, Endpoint};
 pub use node::{Node, NodeIntent};
+pub use own_status::OwnStatus;
 pub use problem::{Kind, ObjectRef, Problem, Reason};
 pub use route::{
     Filters, HostPattern, HostRoutes, PathMatch, PathRule, Route, RouteTable, SslRedirect, Target,
@@ -42,4 +44,6 @@ pub struct Snapshot {
     pub certificates: Shared<Vec<Arc<Certificate>>>,
     /// The Ingresses that we serve, with the addresses that their status shall show.
     pub ingresses: Shared<BTreeMap<ObjectRef, Vec<IpAddr>>>,
+    /// What the statuses of our own resources shall say.
+    pub own_statuses: Shared<Vec<OwnStatus>>,
 }

@@ -7,6 +7,7 @@ mod events;
 mod ingress;
 mod leader;
 mod lease;
+mod own;
 
 use std::sync::Arc;
 
@@ -85,6 +86,7 @@ async fn write(
             ),
             () = closed(&mut closing) => return,
             () = ingress::run(client, &config.field_manager, leadership, published.clone()) => {}
+            () = own::run(client, &config.field_manager, leadership, published.clone()) => {}
             () = events::run(client, &config.identity, leadership, published.clone()) => {}
         }
     }

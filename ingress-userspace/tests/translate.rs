@@ -226,6 +226,9 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
         writeln!(text, "certificate {} for {} chain of {length}", certificate.source, hosts.join(" "))
             .unwrap();
     }
+    for status in snapshot.own_statuses.iter() {
+        writeln!(text, "{} says {}", status.object, status.wanted).unwrap();
+    }
     for (ingress, addresses) in snapshot.ingresses.iter() {
         writeln!(text, "serves {ingress} at {addresses:?}").unwrap();
     }

@@ -4,6 +4,8 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use super::status::{Condition, conditions};
+
 /// VIPs and ports of an IngressClass. Without it a class gets one address of each IP version from the AddressPool
 /// `default`, or from the only one, and the ports 80 and 443.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -13,16 +15,20 @@ use serde::{Deserialize, Serialize};
     kind = "IngressClassParameters",
     plural = "ingressclassparameters",
     category = "xdp-ingress",
+    status = "IngressClassParametersStatus",
     derive = "PartialEq",
     derive = "Default",
-    printcolumn = r#"{"name": "VIPs", "type": "string", "jsonPath": ".spec.vips"}"#,
+    shortname = "xdpparams",
+    printcolumn = r#"{"name": "VIPs", "type": "string", "jsonPath": ".status.vips"}"#,
     printcolumn = r#"{"name": "Pool", "type": "string", "jsonPath": ".spec.pool"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IngressClassParametersSpec {
     /// The addresses at which clients reach this class. Wins over `pool`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "vips")]
     pub vips: Vec<String>,
     /// Name of the AddressPool from which one address of each IP version is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,11 +43,38 @@ pub struct IngressClassParametersSpec {
     pub https_ports: Option<Vec<u16>>,
 }
 
+/// What the classes with these parameters have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IngressClassParametersStatus {
+    /// Their VIPs.
+    #[serde(default)]
+    pub vips: Vec<String>,
+    /// `Ready`: they have at least one.
+    #[serde(default)]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What the API server refuses at once.
+fn vips(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {
+            "type": "string",
+            "maxLength": 45,
+            "x-kubernetes-validations": [{ "rule": "isIP(self)", "message": "must be an IP address" }],
+        },
+    })
+}
+
 /// Kubernetes knows no 16-bit integers.
 fn ports(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({
         "type": "array",
         "nullable": true,
+        "maxItems": 16,
         "items": { "type": "integer", "minimum": 1, "maximum": 65535 },
     })
 }

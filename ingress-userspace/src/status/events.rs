@@ -174,7 +174,7 @@ fn truncated(text: &str, bytes: usize) -> &str {
 }
 
 /// Where objects of this kind are; `None` for files, which are on no API server.
-fn resource(kind: Kind) -> Option<ApiResource> {
+pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
     let (group, version, plural) = match kind {
         Kind::AddressPool => ("xdp-ingress.io", "v1alpha1", "addresspools"),
         Kind::ConfigMap => ("", "v1", "configmaps"),

@@ -114,7 +114,7 @@ impl Translator {
             problems.push(problem.clone());
         }
         let classes = class::Classes::new(objects, settings, &mut problems);
-        let vips = vip::Vips::new(objects, &classes, &mut problems);
+        let vips = vip::Vips::new(objects, settings, &classes, &mut problems);
         let served = annotation::served(classes.owned(objects, &mut problems), &mut problems);
         let (certificates, good_until) =
             tls::certificates(objects, settings, &served, &mut self.parsed, &mut problems);
@@ -125,19 +125,23 @@ impl Translator {
         });
         let addresses =
             |Served { owned, .. }: &Served| (owned.reference.clone(), vips.of_class(owned.class.as_deref()));
+        let ingresses = served.iter().map(addresses).collect();
+        let (vips, own_statuses) = vips.into_parts();
         let mut snapshot = Snapshot {
             nodes: node::nodes(objects, &mut problems),
             routes,
             vip_routes,
             clusters: Shared::default(),
             certificates: certificates.into(),
-            ingresses: served.iter().map(addresses).collect(),
-            vips: vips.into_vips(),
+            ingresses,
+            own_statuses: own_statuses.into(),
+            vips,
         };
         if let Some(Frame { snapshot: before, .. }) = before {
             snapshot.routes = snapshot.routes.or_same_as(&before.routes);
             snapshot.vip_routes = snapshot.vip_routes.or_same_as(&before.vip_routes);
             snapshot.certificates = snapshot.certificates.or_same_as(&before.certificates);
+            snapshot.own_statuses = snapshot.own_statuses.or_same_as(&before.own_statuses);
             snapshot.ingresses = snapshot.ingresses.or_same_as(&before.ingresses);
         }
         Frame {

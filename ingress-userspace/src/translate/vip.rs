@@ -1,6 +1,10 @@
 //! VIPs: which addresses and ports each class of ours has. Said by the class's parameters, or taken from a pool.
+//!
+//! An address that a class has stays its own: the leader writes it into the pool's status, and whoever allocates reads it
+//! there first. So it makes no difference who is the leader, who restarts and which classes come and go.
 
 mod pool;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,10 +12,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressClass;
 
+use super::Settings;
 use super::class::Classes;
+use super::order::by_age;
 use super::problems::Problems;
 use crate::api::{GROUP, IngressClassParametersSpec};
-use crate::model::{ObjectRef, Reason, Vip};
+use crate::model::{ObjectRef, OwnStatus, Reason, Vip};
 use crate::source::{Objects, Stored as _};
 use pool::Pools;
 
@@ -23,6 +29,7 @@ const DEFAULT_POOL: &str = "default";
 pub(super) struct Vips {
     by_class: BTreeMap<Arc<str>, Vec<IpAddr>>,
     vips: BTreeMap<IpAddr, Vip>,
+    own_statuses: Vec<OwnStatus>,
 }
 
 /// A class with what it asks for.
@@ -34,7 +41,12 @@ struct Request<'a> {
 }
 
 impl Vips {
-    pub(super) fn new(objects: &Objects, classes: &Classes, problems: &mut Problems) -> Self {
+    pub(super) fn new(
+        objects: &Objects,
+        settings: &Settings,
+        classes: &Classes,
+        problems: &mut Problems,
+    ) -> Self {
         let pools = Pools::new(objects, problems);
         let requests: Vec<Request<'_>> =
             classes.ours.iter().filter_map(|class| request(objects, class, problems)).collect();
@@ -48,12 +60,49 @@ impl Vips {
                 vips.give(request, addresses, problems);
             }
         }
-        for request in &requests {
-            if !vips.by_class.contains_key(&request.name) {
-                let addresses = vips.choose(objects, &pools, request, problems);
-                vips.give(request, addresses, problems);
+        let choosing = requests.iter().filter(|request| !vips.by_class.contains_key(&request.name));
+        let choosing: Vec<_> =
+            choosing.map(|request| (request, candidates(objects, request, problems))).collect();
+        // What each of them has already, before anything is given to those that have nothing yet.
+        let kept = Kept::read(objects, &pools, &choosing);
+        let mut exhausted = BTreeSet::new();
+        for (request, candidates) in &choosing {
+            let taken = vips.vips.keys().copied().chain(kept.all()).collect();
+            let chosen = kept.of(&request.name).map_or_else(
+                || {
+                    let free = |pool: &&str| [true, false].map(|v4| pools.first_free(pool, v4, &taken));
+                    candidates
+                        .iter()
+                        .map(free)
+                        .find(|free| free.iter().any(Option::is_some))
+                        .unwrap_or_default()
+                },
+                // A version that its pool got later.
+                |(pool, had)| {
+                    let of = |v4: bool| had.iter().copied().find(|address| address.is_ipv4() == v4);
+                    [true, false].map(|v4| of(v4).or_else(|| pools.first_free(pool, v4, &taken)))
+                },
+            );
+            let chosen: Vec<IpAddr> = chosen.into_iter().flatten().collect();
+            if chosen.is_empty() && !candidates.is_empty() {
+                exhausted.extend(candidates.iter().map(|pool| (*pool).to_owned()));
+                problems.add(
+                    &request.class.reference(),
+                    "spec.parameters",
+                    Reason::Exhausted,
+                    format!(
+                        "AddressPool {} has no free address left; the class has no VIP",
+                        candidates.join(", ")
+                    ),
+                    format!(
+                        "add addresses to AddressPool {}, or name another pool in the class's parameters",
+                        candidates[0]
+                    ),
+                );
             }
+            vips.give(request, chosen, problems);
         }
+        vips.own_statuses = usage::statuses(objects, settings.now, &pools, &requests, &vips, &exhausted);
         vips
     }
 
@@ -73,9 +122,9 @@ impl Vips {
         classes
     }
 
-    /// All VIPs, by address.
-    pub(super) fn into_vips(self) -> Vec<Vip> {
-        self.vips.into_values().collect()
+    /// All VIPs, by address, and what our own resources shall say of them.
+    pub(super) fn into_parts(self) -> (Vec<Vip>, Vec<OwnStatus>) {
+        (self.vips.into_values().collect(), self.own_statuses)
     }
 
     fn give(&mut self, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
@@ -89,52 +138,64 @@ impl Vips {
         }
         self.by_class.insert(Arc::clone(&request.name), addresses);
     }
+}
 
-    /// The first free address of each IP version.
-    fn choose(
-        &self,
-        objects: &Objects,
-        pools: &Pools,
-        request: &Request<'_>,
-        problems: &mut Problems,
-    ) -> Vec<IpAddr> {
-        let named = request
-            .parameters
-            .as_ref()
-            .and_then(|(reference, spec)| Some((reference, spec.pool.as_deref()?)));
-        let pool = match named {
-            Some((reference, name)) => {
-                if objects.address_pools.get("", name).is_none() {
-                    problems.add(
-                        reference,
-                        "spec.pool",
-                        Reason::NotFound,
-                        format!("AddressPool {name} does not exist; the class has no VIP"),
-                        "create it, or correct the name",
-                    );
-                    return Vec::new();
+/// The pools from which a class may get its addresses, in the order in which they are asked.
+fn candidates<'a>(objects: &'a Objects, request: &Request<'a>, problems: &mut Problems) -> Vec<&'a str> {
+    let named =
+        request.parameters.as_ref().and_then(|(reference, spec)| Some((reference, spec.pool.as_deref()?)));
+    let Some((reference, name)) = named else {
+        let auto = by_age(&objects.address_pools).into_iter().filter(|pool| pool.spec.auto_assign);
+        let mut names: Vec<&str> = auto.filter_map(|pool| pool.metadata.name.as_deref()).collect();
+        names.sort_by_key(|name| *name != DEFAULT_POOL);
+        return names;
+    };
+    if objects.address_pools.get("", name).is_some() {
+        return vec![name];
+    }
+    problems.add(
+        reference,
+        "spec.pool",
+        Reason::NotFound,
+        format!("AddressPool {name} does not exist; the class has no VIP"),
+        "create it, or correct the name",
+    );
+    Vec::new()
+}
+
+/// What the pools' statuses say of allocations that are still good: of a class that may have them, in a pool that still
+/// has the address. Of two classes with one address the older keeps it.
+#[derive(Debug, Default)]
+struct Kept<'a>(BTreeMap<Arc<str>, (&'a str, Vec<IpAddr>)>);
+
+impl<'a> Kept<'a> {
+    fn read(objects: &Objects, pools: &Pools, choosing: &[(&Request<'a>, Vec<&'a str>)]) -> Self {
+        let mut kept = Self::default();
+        let mut taken = BTreeSet::new();
+        for (request, candidates) in choosing {
+            for pool in candidates {
+                let status = objects.address_pools.get("", pool).and_then(|pool| pool.status.as_ref());
+                let allocations = status.map(|status| status.allocations.as_slice()).unwrap_or_default();
+                let own = allocations.iter().filter(|allocation| *allocation.ingress_class == *request.name);
+                let addresses: Vec<IpAddr> = own
+                    .filter_map(|allocation| allocation.address.parse().ok())
+                    .filter(|address| pools.has(pool, *address) && taken.insert(*address))
+                    .collect();
+                if !addresses.is_empty() {
+                    kept.0.insert(Arc::clone(&request.name), (pool, addresses));
+                    break;
                 }
-                name
             }
-            None => match default_pool(objects) {
-                Some(name) => name,
-                None => return Vec::new(),
-            },
-        };
-        let taken: BTreeSet<IpAddr> = self.vips.keys().copied().collect();
-        let chosen = pools.first_free(pool, &taken);
-        if chosen.is_empty() {
-            problems.add(
-                &request.class.reference(),
-                "spec.parameters",
-                Reason::Exhausted,
-                format!("AddressPool {pool} has no free address left; the class has no VIP"),
-                format!(
-                    "add addresses to AddressPool {pool}, or name another pool in the class's parameters"
-                ),
-            );
         }
-        chosen
+        kept
+    }
+
+    fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.values().flat_map(|(_, addresses)| addresses.iter().copied())
+    }
+
+    fn of(&self, class: &str) -> Option<&(&'a str, Vec<IpAddr>)> {
+        self.0.get(class)
     }
 }
 
@@ -192,17 +253,6 @@ fn named(reference: &ObjectRef, spec: &IngressClassParametersSpec, problems: &mu
         }
     }
     addresses
-}
-
-fn default_pool(objects: &Objects) -> Option<&str> {
-    if objects.address_pools.get("", DEFAULT_POOL).is_some() {
-        return Some(DEFAULT_POOL);
-    }
-    let mut pools = objects.address_pools.iter();
-    match (pools.next(), pools.next()) {
-        (Some((only, _)), None) => Some(&only.name),
-        _ => None,
-    }
 }
 
 /// A VIP that several classes share has the ports of all.

@@ -73,14 +73,27 @@ impl Pools {
         pools
     }
 
-    /// The first address of each IP version that is not in `taken`.
-    pub(super) fn first_free(&self, pool: &str, taken: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
-        let ranges = self.0.get(pool).map(Vec::as_slice).unwrap_or_default();
-        let first = |is_v4: bool| {
-            let mut of_version = ranges.iter().filter(|range| range.first.is_ipv4() == is_v4);
-            of_version.find_map(|range| range.addresses().find(|address| !taken.contains(address)))
-        };
-        [first(true), first(false)].into_iter().flatten().collect()
+    /// The first address of that IP version that is not in `taken`.
+    pub(super) fn first_free(&self, pool: &str, is_v4: bool, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        let mut of_version = self.ranges(pool).iter().filter(|range| range.first.is_ipv4() == is_v4);
+        of_version.find_map(|range| range.addresses().find(|address| !taken.contains(address)))
+    }
+
+    /// Whether the address is one of the pool's.
+    pub(super) fn has(&self, pool: &str, address: IpAddr) -> bool {
+        self.ranges(pool).iter().any(|range| range.first <= address && address <= range.last)
+    }
+
+    /// How many addresses it has, as far as JSON can count.
+    pub(super) fn size(&self, pool: &str) -> u64 {
+        const MOST: u128 = (1 << 53) - 1;
+        let of = |range: &Range| (bits(range.last) - bits(range.first)).saturating_add(1);
+        let size = self.ranges(pool).iter().map(of).fold(0_u128, u128::saturating_add);
+        size.min(MOST) as u64
+    }
+
+    fn ranges(&self, pool: &str) -> &[Range] {
+        self.0.get(pool).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
