@@ -12,10 +12,14 @@ mod walk;
 
 use ingress_common::{
     abi::{
-        ABI_VERSION, Addr, Be16, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex,
-        SLOT_PAGE_LEN, Slot, Uplink, Vip, VipId, VipKey4, VipKey6,
+        ABI_VERSION, Addr, Be16, Config, Ip4, Ip6, Mac, Node, NodeIndex, SLOT_PAGE_LEN, Slot, Uplink, Vip,
+        VipId, VipKey4, VipKey6,
     },
-    steer::{Action, Reason, Tuple, memory::Memory},
+    hash::{FlowHash, FlowKey},
+    steer::{
+        Action, Reason, Tuple,
+        memory::{Flows, Memory},
+    },
 };
 
 /// Interface that test packets come in by: `lo`, as the kernel has it in `BPF_PROG_TEST_RUN`.
@@ -123,6 +127,12 @@ impl Case {
         self
     }
 
+    /// What a flow table remembers of this case's flow.
+    pub fn remembered(&self, table: &Flows) -> Option<NodeIndex> {
+        let is_v6 = [12, 16, 20].iter().any(|at| self.packet.get(*at..at + 2) == Some(&[0x86, 0xdd]));
+        table.get(flows()[usize::from(is_v6)])
+    }
+
     /// The flow table knows the client's flow afterwards.
     fn remembering(mut self, node: NodeIndex) -> Self {
         self.remembers = Some(node);
@@ -154,6 +164,9 @@ pub fn world() -> Memory {
     let mut config = Config { abi_version: ABI_VERSION, own_node: OWN, ..Config::default() };
     config.uplinks[0] = Uplink { ifindex: UPLINK, mac: OWN_MAC, reserved: 0 };
     config.uplinks[1] = Uplink { ifindex: OTHER_UPLINK, mac: own_mac_towards(FAR), reserved: 0 };
+    config.flow_key = FlowKey::of(FLOW_KEY);
+    config.flow_sets = FLOW_SETS as u32;
+    world.flows = Flows::with_sets(FLOW_SETS);
     world.config = config;
     for (id, vip) in [(3, VIP), (4, OTHERS_VIP)] {
         let (addr, id) = (Ip4::from(std::net::Ipv4Addr::from(vip)), VipId(id));
@@ -199,20 +212,24 @@ fn connected(world: &mut Memory) {
 /// The flow table knows `node` for the client's flow.
 fn remembered(node: NodeIndex) -> impl FnOnce(&mut Memory) {
     move |world| {
-        let flow = Flow { node, ..Flow::default() };
-        world.flows4.borrow_mut().insert(flow_key4(), flow);
-        world.flows6.borrow_mut().insert(flow_key6(), flow);
+        for hash in flows() {
+            world.flows.insert(hash, node);
+        }
     }
 }
 
-/// The client's flow to [`VIP`].
-pub fn flow_key4() -> FlowKey4 {
-    FlowKey4 { src: tuple4().src, port: tuple4().src_port, vip: VipId(3) }
-}
+/// The hash key of the [`world`].
+pub const FLOW_KEY: u64 = 0x1234_5678_9abc_def0;
+/// Sets of the flow table in the [`world`].
+pub const FLOW_SETS: usize = 64;
 
-/// The client's flow to [`VIP6`].
-pub fn flow_key6() -> FlowKey6 {
-    FlowKey6 { src: tuple6().src, port: tuple6().src_port, vip: VipId(5) }
+/// The client's flows to [`VIP`] and [`VIP6`].
+fn flows() -> [FlowHash; 2] {
+    let (key, v4, v6) = (FlowKey::of(FLOW_KEY), tuple4(), tuple6());
+    [
+        key.flow4(v4.src, v4.dst, v4.src_port, v4.dst_port),
+        key.flow6(&v6.src, &v6.dst, v6.src_port, v6.dst_port),
+    ]
 }
 
 fn tuple4() -> Tuple<Ip4> {
@@ -237,7 +254,7 @@ pub fn ip6(text: &str) -> Ip6 {
 mod tests {
     use std::collections::HashSet;
 
-    use ingress_common::steer::{Tables as _, steer};
+    use ingress_common::steer::steer;
 
     use super::*;
 
@@ -254,8 +271,7 @@ mod tests {
             if case.action != Action::Drop {
                 assert_eq!(packet, case.out, "{}", case.name);
             }
-            let remembered = case.world.flow4(flow_key4()).or(case.world.flow6(flow_key6()));
-            assert_eq!(remembered.map(|flow| flow.node), case.remembers, "{}", case.name);
+            assert_eq!(case.remembered(&case.world.flows), case.remembers, "{}", case.name);
         }
     }
 

@@ -29,7 +29,7 @@ pub use addr::{ADDRS4, ADDRS6, Addr, MAX_ADDRS};
 pub use config::{CONFIG, Config, MAX_UPLINKS, Uplink};
 pub use counter::{COUNTERS, Count, NODE_COUNTERS, REASON_SLOTS, VIP_COUNTERS};
 pub use endian::{Be16, Be32, Ip4, Ip6};
-pub use flow::{DEFAULT_MAX_FLOWS, FLOWS4, FLOWS6, Flow, FlowKey4, FlowKey6};
+pub use flow::{DEFAULT_MAX_FLOWS, FLOW_WAYS, FLOWS, FlowSet};
 pub use heartbeat::HEARTBEAT;
 pub use mac::Mac;
 pub use node::{MAX_NODES, NODES, Node, NodeIndex};
@@ -39,7 +39,7 @@ pub use vip::{MAX_VIPS, VIPS4, VIPS6, Vip, VipId, VipKey4, VipKey6};
 pub use walk::{WALK_BUDGET, WalkBudget};
 
 /// Version of all layouts in this module together. Raise it with every change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Name of the entry point in the BPF object: the XDP program that goes on every uplink.
 pub const PROGRAM: &str = "xdp_front";

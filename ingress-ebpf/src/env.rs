@@ -8,15 +8,16 @@ use core::{hint::assert_unchecked, mem, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, xdp_md},
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, xdp_md},
     helpers::generated::{bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie},
     programs::XdpContext,
 };
 use ingress_common::{
     abi::{
-        Addr, Be32, Config, Count, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey,
-        SLOT_PAGE_LEN, SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
+        Addr, Be32, Config, Count, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey, SLOT_PAGE_LEN,
+        SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
     },
+    hash::FlowHash,
     packet::{Packet, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
     steer::{Question, Segment, Tables, Tuple, Verdict, charge, choose},
 };
@@ -76,44 +77,82 @@ const CURRENT_NETNS: u64 = (BPF_F_CURRENT_NETNS as i64).cast_unsigned();
 /// Flags of a map look-up or socket look-up that wants nothing special.
 const NO_FLAGS: u64 = 0;
 
-impl Kernel {
-    /// Looks up the connection in the network namespace of the interface. The socket is released before this returns.
-    #[inline(always)]
-    fn has_socket<H: View>(&self, tuple: &mut bpf_sock_tuple, size: usize, segment: &Segment) -> bool {
-        // SAFETY: `tuple` has at least `size` bytes; the kernel only reads them.
-        let socket: *mut bpf_sock =
-            unsafe { bpf_skc_lookup_tcp(self.ctx.cast(), tuple, size as u32, CURRENT_NETNS, NO_FLAGS) };
-        if socket.is_null() {
-            return false;
-        }
-        // SAFETY: not null, and valid until it is released.
-        let listens = unsafe { (*socket).state } == LISTEN;
-        let found = !listens || (segment.flags.is_plain_ack() && self.is_our_cookie::<H>(socket, segment));
-        // SAFETY: looked up above, released once.
-        unsafe { bpf_sk_release(socket.cast()) };
-        found
-    }
+/// The key of a socket look-up, aligned as the verifier wants it when the compiler writes two words at once.
+#[repr(align(8))]
+struct SocketKey(bpf_sock_tuple);
 
-    /// Whether the segment answers a SYN cookie that this listener has sent.
-    #[inline(always)]
-    fn is_our_cookie<H: View>(&self, listener: *mut bpf_sock, segment: &Segment) -> bool {
-        let frame = Frame::new(&XdpContext::new(self.ctx));
-        let (Some(ip), Some(tcp)) = (frame.pointer::<H>(segment.l3), frame.pointer::<TcpHdr>(segment.l4))
-        else {
-            return false;
-        };
-        // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
-        let answer = unsafe {
-            bpf_tcp_check_syncookie(
-                listener.cast(),
-                ip.cast(),
-                size_of::<H>() as u32,
-                tcp.cast(),
-                size_of::<TcpHdr>() as u32,
-            )
-        };
-        answer == 0
+/// The connection of the segment whose headers are at `l3` and `l4`, in the network namespace of the interface: see
+/// [`Tables::has_socket4`]. The socket is released before this returns.
+#[inline(always)]
+fn has_socket<H: View>(
+    ctx: *mut xdp_md,
+    l3: u32,
+    l4: u32,
+    key: impl Fn(&H, &TcpHdr) -> (SocketKey, usize),
+) -> bool {
+    let frame = Frame::new(&XdpContext::new(ctx));
+    // Bounds that the verifier understands.
+    let (l3, l4) = ((l3 & 0xff) as usize, (l4 & 0x3ff) as usize);
+    let (Some(ip), Some(tcp)) = (frame.pointer::<H>(l3), frame.pointer::<TcpHdr>(l4)) else { return false };
+    // SAFETY: both lie inside the frame, as just checked; headers have no alignment.
+    let (flags, (mut key, size)) = unsafe { ((*tcp).flags, key(&*ip, &*tcp)) };
+    // SAFETY: `key` has at least `size` bytes; the kernel only reads them.
+    let socket: *mut bpf_sock =
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut key.0, size as u32, CURRENT_NETNS, NO_FLAGS) };
+    if socket.is_null() {
+        return false;
     }
+    // SAFETY: not null, and valid until it is released.
+    let listens = unsafe { (*socket).state } == LISTEN;
+    // A listener counts if the segment answers a SYN cookie that it has sent.
+    let found = !listens
+        || flags.is_plain_ack()
+            // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
+            && unsafe {
+                bpf_tcp_check_syncookie(
+                    socket.cast(),
+                    ip.cast(),
+                    size_of::<H>() as u32,
+                    tcp.cast(),
+                    size_of::<TcpHdr>() as u32,
+                )
+            } == 0;
+    // SAFETY: looked up above, released once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    found
+}
+
+/// [`has_socket`] as a global function: verified by itself, once, and compiled without a thought of what its callers have
+/// checked; what the compiler then leaves out, the verifier would miss.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn has_socket4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
+    u32::from(has_socket::<Ipv4Hdr>(ctx, l3, l4, |ip, tcp| {
+        // SAFETY: plain integers.
+        let mut key: SocketKey = unsafe { mem::zeroed() };
+        // SAFETY: writes to a union of plain integers.
+        let ipv4 = unsafe { &mut key.0.__bindgen_anon_1.ipv4 };
+        (ipv4.saddr, ipv4.daddr) = (ip.src.raw(), ip.dst.raw());
+        (ipv4.sport, ipv4.dport) = (tcp.src.raw(), tcp.dst.raw());
+        let size = size_of_val(ipv4);
+        (key, size)
+    }))
+}
+
+/// As [`has_socket4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn has_socket6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
+    u32::from(has_socket::<Ipv6Hdr>(ctx, l3, l4, |ip, tcp| {
+        // SAFETY: plain integers.
+        let mut key: SocketKey = unsafe { mem::zeroed() };
+        // SAFETY: writes to a union of plain integers.
+        let ipv6 = unsafe { &mut key.0.__bindgen_anon_1.ipv6 };
+        (ipv6.saddr, ipv6.daddr) = ({ ip.src }.0.map(Be32::raw), { ip.dst }.0.map(Be32::raw));
+        (ipv6.sport, ipv6.dport) = (tcp.src.raw(), tcp.dst.raw());
+        let size = size_of_val(ipv6);
+        (key, size)
+    }))
 }
 
 impl Tables for Kernel {
@@ -183,64 +222,20 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn flow4(&self, key: FlowKey4) -> Option<Flow> {
-        // SAFETY: as in `vip4`.
-        unsafe { maps::FLOWS4.get(key) }.copied()
+    fn flow_set(&self, hash: FlowHash, sets: u32) -> Option<&FlowSet> {
+        let set = maps::FLOWS.get_ptr(FlowSet::number(hash.0, sets))?;
+        // SAFETY: array elements live as long as the map; a set is as many words, and only read and written whole.
+        Some(unsafe { &*set.cast::<FlowSet>() })
     }
 
     #[inline(always)]
-    fn learn4(&self, key: FlowKey4, flow: Flow) {
-        // Not remembered costs a walk later, no more.
-        let _full = maps::FLOWS4.insert(key, flow, u64::from(BPF_ANY));
+    fn has_socket4(&self, _tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
+        has_socket4(self.ctx, segment.l3 as u32, segment.l4 as u32) != 0
     }
 
     #[inline(always)]
-    fn forget4(&self, key: FlowKey4) {
-        let _unknown = maps::FLOWS4.remove(key);
-    }
-
-    #[inline(always)]
-    fn flow6(&self, key: FlowKey6) -> Option<Flow> {
-        // SAFETY: as in `vip4`.
-        unsafe { maps::FLOWS6.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn learn6(&self, key: FlowKey6, flow: Flow) {
-        let _full = maps::FLOWS6.insert(key, flow, u64::from(BPF_ANY));
-    }
-
-    #[inline(always)]
-    fn forget6(&self, key: FlowKey6) {
-        let _unknown = maps::FLOWS6.remove(key);
-    }
-
-    #[inline(always)]
-    fn has_socket4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
-        // SAFETY: plain integers.
-        let mut key: bpf_sock_tuple = unsafe { mem::zeroed() };
-        // SAFETY: writes to a union of plain integers.
-        let ipv4 = unsafe { &mut key.__bindgen_anon_1.ipv4 };
-        ipv4.saddr = tuple.src.raw();
-        ipv4.daddr = tuple.dst.raw();
-        ipv4.sport = tuple.src_port.raw();
-        ipv4.dport = tuple.dst_port.raw();
-        let size = size_of_val(ipv4);
-        self.has_socket::<Ipv4Hdr>(&mut key, size, segment)
-    }
-
-    #[inline(always)]
-    fn has_socket6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
-        // SAFETY: plain integers.
-        let mut key: bpf_sock_tuple = unsafe { mem::zeroed() };
-        // SAFETY: writes to a union of plain integers.
-        let ipv6 = unsafe { &mut key.__bindgen_anon_1.ipv6 };
-        ipv6.saddr = tuple.src.0.map(Be32::raw);
-        ipv6.daddr = tuple.dst.0.map(Be32::raw);
-        ipv6.sport = tuple.src_port.raw();
-        ipv6.dport = tuple.dst_port.raw();
-        let size = size_of_val(ipv6);
-        self.has_socket::<Ipv6Hdr>(&mut key, size, segment)
+    fn has_socket6(&self, _tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
+        has_socket6(self.ctx, segment.l3 as u32, segment.l4 as u32) != 0
     }
 
     #[inline(always)]

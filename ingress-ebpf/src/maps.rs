@@ -5,19 +5,18 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_COMMON_LRU,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use ingress_common::abi::{
-    Addr, Config, Count, DEFAULT_MAX_FLOWS, Flow, FlowKey4, FlowKey6, Ip4, Ip6, MAX_ADDRS, MAX_NODES,
-    MAX_PEERS, MAX_VIPS, Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Vip, VipKey4,
-    VipKey6, WalkBudget,
+    Addr, Config, Count, DEFAULT_MAX_FLOWS, FLOW_WAYS, Ip4, Ip6, MAX_ADDRS, MAX_NODES, MAX_PEERS, MAX_VIPS,
+    Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Vip, VipKey4, VipKey6, WalkBudget,
 };
 
-const FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
-/// LRU lists of its own for each CPU: no lock shared by CPUs when a flow is added.
-const LRU_PER_CPU: usize = BPF_F_NO_COMMON_LRU as usize;
+const FLOW_SETS: usize = DEFAULT_MAX_FLOWS as usize / FLOW_WAYS;
+/// Elements begin at a page's beginning.
+const PAGE_ALIGNED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();
@@ -38,9 +37,7 @@ pub(crate) static NODES: Array<Node, { MAX_NODES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static PEERS: HashMap<PeerKey, Peer, { MAX_PEERS as usize }> = HashMap::new();
 #[btf_map]
-pub(crate) static FLOWS4: LruHashMap<FlowKey4, Flow, FLOWS, LRU_PER_CPU> = LruHashMap::new();
-#[btf_map]
-pub(crate) static FLOWS6: LruHashMap<FlowKey6, Flow, FLOWS, LRU_PER_CPU> = LruHashMap::new();
+pub(crate) static FLOWS: Array<[u64; FLOW_WAYS], FLOW_SETS, PAGE_ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { REASON_SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]

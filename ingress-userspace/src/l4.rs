@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingress_common::abi::{Config as Behaviour, DEFAULT_MAX_FLOWS};
+use ingress_common::hash::FlowKey;
 use tokio::sync::watch;
 
 pub use load::{Attachment, Mode, StartError};
@@ -55,7 +56,7 @@ pub struct Config {
     pub pin_path: PathBuf,
     /// How the nodes hear of each other.
     pub membership: membership::Config,
-    /// Entries of the flow table, for each IP version.
+    /// Flows of other nodes that are remembered (8 bytes each).
     pub max_flows: u32,
     /// How often an owner repeats the announcement of a VIP.
     pub announce_interval: Duration,
@@ -219,7 +220,10 @@ fn behaviour(config: &Config) -> Behaviour {
     Behaviour {
         flags: if config.bpf_log { Behaviour::LOG } else { 0 },
         // Without a key all clusters hash alike: clients can then choose their slot, which only unbalances.
-        hash_key: config.membership.key.as_ref().map_or(0x5cd4_8a1f_90b3_6e27, membership::Key::hash_key),
+        flow_key: FlowKey::of(
+            config.membership.key.as_ref().map_or(0x5cd4_8a1f_90b3_6e27, membership::Key::hash_key),
+        ),
+        flow_sets: load::flow_sets(config.max_flows),
         heartbeat_timeout_ns: heartbeat::TIMEOUT.as_nanos() as u64,
         walk_cost_ns,
         walk_burst_ns: walk_cost_ns * WALK_BURST / cpus,

@@ -9,10 +9,15 @@ use aya::{
     util::nr_cpus,
 };
 use ingress_common::{
-    abi::{self, Config, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, WalkBudget},
-    steer::{Reason, memory::Memory},
+    abi::{self, Config, FlowSet, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, WalkBudget},
+    steer::{
+        Reason,
+        memory::{Flows, Memory},
+    },
 };
 use ingress_tests::paths;
+
+type FlowWords = [u64; abi::FLOW_WAYS];
 
 /// The loaded program.
 pub(crate) struct Front {
@@ -63,11 +68,8 @@ impl Front {
             let key = PeerKey { mac: *mac, reserved: 0 };
             self.put(abi::PEERS, &key, &Peer { node: *node, reserved: 0 })?;
         }
-        for (key, value) in world.flows4.borrow().iter() {
-            self.put(abi::FLOWS4, key, value)?;
-        }
-        for (key, value) in world.flows6.borrow().iter() {
-            self.put(abi::FLOWS6, key, value)?;
+        for (number, set) in (0..).zip(world.flows.sets()) {
+            self.array::<FlowWords>(abi::FLOWS)?.set(number, set.words(), 0)?;
         }
         for (index, node) in (0..).zip(&world.nodes) {
             self.array::<abi::Node>(abi::NODES)?.set(index, node, 0)?;
@@ -96,15 +98,19 @@ impl Front {
         self.empty::<abi::VipKey6, abi::Vip>(abi::VIPS6)?;
         self.empty::<abi::Ip4, abi::Addr>(abi::ADDRS4)?;
         self.empty::<abi::Ip6, abi::Addr>(abi::ADDRS6)?;
-        self.empty::<PeerKey, Peer>(abi::PEERS)?;
-        self.empty::<abi::FlowKey4, abi::Flow>(abi::FLOWS4)?;
-        self.empty::<abi::FlowKey6, abi::Flow>(abi::FLOWS6)
+        self.empty::<PeerKey, Peer>(abi::PEERS)
     }
 
     fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {
         let mut map = self.hash::<K, V>(name)?;
         let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| Ok(map.remove(key)?))
+    }
+
+    /// The first `sets` of the flow table.
+    pub(crate) fn flows(&mut self, sets: usize) -> Result<Flows> {
+        let map = self.array::<FlowWords>(abi::FLOWS)?;
+        (0..sets).map(|number| Ok(FlowSet::from_words(map.get(&(number as u32), 0)?))).collect()
     }
 
     /// Sends one packet through.

@@ -3,11 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, MapData};
-use ingress_common::{
-    abi::{self, Flow},
-    steer::Action,
-};
+use ingress_common::steer::Action;
 use ingress_tests::packets::{self, Case};
 use libtest_mimic::Trial;
 
@@ -54,13 +50,7 @@ fn run(front: &mut Front, case: &Case) -> Result<()> {
     if case.action != Action::Drop {
         ensure!(ran.packet == case.out, "packet\n{:02x?}\nnot\n{:02x?}", ran.packet, case.out);
     }
-    let flow4 = get(&front.hash(abi::FLOWS4)?, packets::flow_key4());
-    let flow6 = get(&front.hash(abi::FLOWS6)?, packets::flow_key6());
-    let remembers = flow4.or(flow6).map(|flow| flow.node);
+    let remembers = case.remembered(&front.flows(packets::FLOW_SETS)?);
     ensure!(remembers == case.remembers, "remembers {remembers:?}, not {:?}", case.remembers);
     Ok(())
-}
-
-fn get<K: aya::Pod>(map: &HashMap<&mut MapData, K, Flow>, key: K) -> Option<Flow> {
-    map.get(&key, 0).ok()
 }

@@ -46,8 +46,7 @@ pub(super) fn cases() -> Vec<Case> {
             .transmits(Reason::ForwardFlow, to_near(routed))
             .remembering(NEAR),
         Case::new("IPv6 extension headers are skipped", extended.clone())
-            .transmits(Reason::ForwardNew, to_near(extended))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, to_near(extended)),
         Case::new("too many IPv6 extension headers pass", with_options(v6(SYN), 0, &five)),
         Case::new(
             "an IPv6 extension header behind the end passes",
@@ -80,7 +79,6 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("v6: cut inside the TCP header, passes", v6(SYN).bytes()[..14 + 40 + 19].to_vec()),
         Case::new("cut inside the IPv4 header, passes", v4(SYN).bytes()[..14 + 19].to_vec()),
         Case::new("trailing bytes after the IP packet stay", [v4(SYN).bytes(), vec![7; 20]].concat())
-            .transmits(Reason::ForwardNew, [to_near(v4(SYN)).bytes(), vec![7; 20]].concat())
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, [to_near(v4(SYN)).bytes(), vec![7; 20]].concat()),
     ]
 }

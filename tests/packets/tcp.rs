@@ -20,37 +20,41 @@ fn steered(segment: Segment, node: NodeIndex) -> Segment {
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new("v4: a SYN goes to the slot's first node", v4(SYN))
-            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
         Case::new("v6: a SYN goes to the slot's first node", v6(SYN))
-            .transmits(Reason::ForwardNew, steered(v6(SYN), NEAR))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, steered(v6(SYN), NEAR)),
         Case::new("a SYN with ECN flags is a SYN", v4(SYN | 0xc0))
-            .transmits(Reason::ForwardNew, steered(v4(SYN | 0xc0), NEAR))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, steered(v4(SYN | 0xc0), NEAR)),
         Case::new("a SYN to a node behind another interface is redirected", v4(SYN))
             .when(|world| rank(world, &[FAR, OWN]))
-            .redirects(Reason::ForwardNew, steered(v4(SYN), FAR))
-            .remembering(FAR),
+            .redirects(Reason::ForwardNew, steered(v4(SYN), FAR)),
         Case::new("a SYN of our own slot stays", v4(SYN))
             .when(|world| rank(world, &[OWN, NEAR]))
             .passes(Reason::LocalNew),
         Case::new("v6: a SYN of our own slot stays", v6(SYN))
             .when(|world| rank(world, &[OWN, NEAR]))
             .passes(Reason::LocalNew),
-        Case::new("a SYN forgets what was remembered of the port's last use", v4(SYN))
+        Case::new("a SYN of ours forgets what was remembered of the port's last use", v4(SYN))
             .when(|world| rank(world, &[OWN, NEAR]))
             .when(remembered(FAR))
-            .when(|world| world.flows6.borrow_mut().clear())
             .passes(Reason::LocalNew),
-        Case::new("a SYN passes over a draining and a dead node", v4(SYN))
-            .when(|world| rank(world, &[DRAINING, DEAD, NEAR]))
+        Case::new("a SYN corrects what was remembered of the port's last use", v4(SYN))
+            .when(remembered(FAR))
             .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
             .remembering(NEAR),
+        Case::new("a RST goes where the flow goes, and ends it", v4(ACK | 0x04))
+            .when(remembered(FAR))
+            .redirects(Reason::ForwardFlow, steered(v4(ACK | 0x04), FAR)),
+        Case::new("after a FIN the flow goes on for the last packets", v4(ACK | 0x01))
+            .when(remembered(FAR))
+            .redirects(Reason::ForwardFlow, steered(v4(ACK | 0x01), FAR))
+            .remembering(FAR),
+        Case::new("a SYN passes over a draining and a dead node", v4(SYN))
+            .when(|world| rank(world, &[DRAINING, DEAD, NEAR]))
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
         Case::new("a SYN goes to a draining node if all drain", v4(SYN))
             .when(|world| rank(world, &[DEAD, DRAINING]))
-            .transmits(Reason::ForwardNew, steered(v4(SYN), DRAINING))
-            .remembering(DRAINING),
+            .transmits(Reason::ForwardNew, steered(v4(SYN), DRAINING)),
         Case::new("a SYN stays if nobody else is there", v4(SYN))
             .when(|world| rank(world, &[DEAD]))
             .passes(Reason::LocalAlone),
@@ -62,8 +66,7 @@ pub(super) fn cases() -> Vec<Case> {
                 rank(world, &[OWN, NEAR]);
                 world.nodes[usize::from(OWN.0)].flags |= Node::DRAINING;
             })
-            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
         Case::new("a SYN passes over this node if its daemon is dead", v4(SYN))
             .when(|world| {
                 rank(world, &[OWN, NEAR]);
@@ -71,8 +74,7 @@ pub(super) fn cases() -> Vec<Case> {
                 world.config.heartbeat_timeout_ns = 1;
                 world.now_ns = 10;
             })
-            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
         Case::new("a remembered flow goes on", v4(ACK))
             .when(remembered(NEAR))
             .transmits(Reason::ForwardFlow, steered(v4(ACK), NEAR))
@@ -93,9 +95,7 @@ pub(super) fn cases() -> Vec<Case> {
             .when(remembered(NEAR))
             .transmits(Reason::ForwardFlow, steered(v4(ACK), NEAR).hops(19))
             .remembering(NEAR),
-        Case::new("a hop limit of 1 cannot be handed over", v4(SYN).hops(1))
-            .drops(Reason::DropHopLimit)
-            .remembering(NEAR),
+        Case::new("a hop limit of 1 cannot be handed over", v4(SYN).hops(1)).drops(Reason::DropHopLimit),
         Case::new("with few hops left memory is not asked, the ranks are", v4(ACK).hops(HOP_WALK + 1))
             .when(remembered(FAR))
             .transmits(Reason::ForwardWalk, steered(v4(ACK), NEAR).hops(HOP_WALK))
@@ -111,8 +111,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("a frame for another host's MAC address passes", v4(SYN).macs(ROUTER_MAC, mac_of(FAR)))
             .passes(Reason::PassOtherHost),
         Case::new("the address of any uplink is ours", v4(SYN).macs(ROUTER_MAC, own_mac_towards(FAR)))
-            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
         Case::new("maps of another version pass everything", v4(SYN))
             .when(|world| world.config.abi_version += 1)
             .passes(Reason::PassNotReady),

@@ -22,10 +22,10 @@ fn to_near(segment: Segment, hops: u8) -> Segment {
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new("VLAN: a tagged SYN keeps its tag", tagged(v4(SYN), &[TAG]))
-            .transmits(Reason::ForwardNew, to_near(tagged(v4(SYN), &[TAG]), HOP_STEERED))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, to_near(tagged(v4(SYN), &[TAG]), HOP_STEERED)),
         Case::new("VLAN: v6 behind two tags", tagged(v6(ACK), &[OUTER, TAG]))
-            .transmits(Reason::ForwardWalk, to_near(tagged(v6(ACK), &[OUTER, TAG]), HOP_WALK)),
+            .transmits(Reason::ForwardWalk, to_near(tagged(v6(ACK), &[OUTER, TAG]), HOP_WALK))
+            .remembering(NEAR),
         Case::new("VLAN: the socket is found behind a tag", tagged(v4(ACK), &[TAG]))
             .when(connected)
             .passes(Reason::LocalSocket),

@@ -26,15 +26,19 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("v4: the socket is here", v4(ACK)).when(connected).passes(Reason::LocalSocket),
         Case::new("v6: the socket is here", v6(ACK)).when(connected).passes(Reason::LocalSocket),
         Case::new("v4: an unknown flow walks to the first candidate", v4(ACK))
-            .transmits(Reason::ForwardWalk, to(NEAR, v4(ACK), HOP_WALK)),
+            .transmits(Reason::ForwardWalk, to(NEAR, v4(ACK), HOP_WALK))
+            .remembering(NEAR),
         Case::new("v6: an unknown flow walks to the first candidate", v6(ACK))
-            .transmits(Reason::ForwardWalk, to(NEAR, v6(ACK), HOP_WALK)),
+            .transmits(Reason::ForwardWalk, to(NEAR, v6(ACK), HOP_WALK))
+            .remembering(NEAR),
         Case::new("a walk starts with the node that gets new flows", v4(ACK))
             .when(|world| rank(world, &[DRAINING, OWN, NEAR]))
-            .transmits(Reason::ForwardWalk, to(DRAINING, v4(ACK), HOP_WALK - 1)),
+            .transmits(Reason::ForwardWalk, to(DRAINING, v4(ACK), HOP_WALK - 1))
+            .remembering(DRAINING),
         Case::new("the first candidate itself asks the second", v4(ACK))
             .when(|world| rank(world, &[OWN, NEAR, FAR]))
-            .transmits(Reason::ForwardWalk, to(NEAR, v4(ACK), HOP_WALK - 1)),
+            .transmits(Reason::ForwardWalk, to(NEAR, v4(ACK), HOP_WALK - 1))
+            .remembering(NEAR),
         Case::new(
             "handed over by a peer's memory and not here: the walk starts",
             from(FAR, v4(ACK), HOP_STEERED),
@@ -86,14 +90,11 @@ pub(super) fn cases() -> Vec<Case> {
             world.config.heartbeat_timeout_ns = 1;
             world.now_ns = 10;
         })
-        .transmits(Reason::ForwardNew, to(NEAR, v4(SYN), HOP_WALK))
-        .remembering(NEAR),
+        .transmits(Reason::ForwardNew, to(NEAR, v4(SYN), HOP_WALK)),
         Case::new("a node as a client is no peer", v4(SYN).macs(mac_of(FAR), OWN_MAC))
-            .transmits(Reason::ForwardNew, to(NEAR, v4(SYN), HOP_STEERED))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, to(NEAR, v4(SYN), HOP_STEERED)),
         Case::new("a far client with few hops left is no peer", v4(SYN).hops(HOP_STEERED))
-            .transmits(Reason::ForwardNew, to(NEAR, v4(SYN), HOP_STEERED - 1))
-            .remembering(NEAR),
+            .transmits(Reason::ForwardNew, to(NEAR, v4(SYN), HOP_STEERED - 1)),
         Case::new("RST and FIN walk too", v4(ACK | 0x05))
             .transmits(Reason::ForwardWalk, to(NEAR, v4(ACK | 0x05), HOP_WALK)),
     ]

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Mac, NodeIndex, map_type};
+use crate::hash::FlowKey;
 
 /// `Array<Config>` with one element.
 pub const CONFIG: &str = "CONFIG";
@@ -42,7 +43,7 @@ pub struct Config {
     pub flags: u32,
     /// Key of the flow hash. The same on every node of the cluster, and secret if clients should not be able to choose
     /// their slot. Changing it moves every flow: established ones without a flow-table entry may lose their way.
-    pub hash_key: u64,
+    pub flow_key: FlowKey,
     /// Own node counts as dead for new flows when [`super::HEARTBEAT`] is older than this (ns). 0: never.
     pub heartbeat_timeout_ns: u64,
     /// Walk budget per CPU: nanoseconds that one hand-over inside a walk costs, that is 1e9 × CPUs / (hand-overs per
@@ -50,10 +51,14 @@ pub struct Config {
     pub walk_cost_ns: u64,
     /// Walk budget per CPU: how much a quiet CPU may have saved, in ns (`walk_cost_ns` × burst of hand-overs).
     pub walk_burst_ns: u64,
+    /// Sets in [`super::FLOWS`], a power of two; 0: the first one for all.
+    pub flow_sets: u32,
+    /// Zero.
+    pub reserved2: u32,
     /// The interfaces that carry the program; unused entries last.
     pub uplinks: [Uplink; MAX_UPLINKS],
 }
-map_type!(Config, 48 + 12 * MAX_UPLINKS);
+map_type!(Config, 88 + 12 * MAX_UPLINKS);
 
 impl Config {
     /// Flag: log every verdict about a VIP through aya-log. Needs the program loaded with [`super::GLOBAL_LOG`] on.

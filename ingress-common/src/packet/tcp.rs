@@ -58,6 +58,12 @@ impl TcpFlags {
 
     const CONTROL: u8 = Self::FIN | Self::SYN | Self::RST | Self::ACK;
 
+    /// Whether this bit is set.
+    #[inline(always)]
+    pub const fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+
     /// A client wants a new connection: SYN, and none of ACK, RST, FIN.
     #[inline(always)]
     pub const fn is_new_flow(self) -> bool {

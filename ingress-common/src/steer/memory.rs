@@ -2,7 +2,7 @@
 //! or of the BPF object (feature `memory`).
 extern crate std;
 
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use std::{
     collections::{HashMap, HashSet},
     vec,
@@ -10,11 +10,65 @@ use std::{
 };
 
 use crate::abi::{
-    Addr, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES,
-    SLOTS_LEN, Slot, Vip, VipKey4, VipKey6,
+    Addr, Config, FlowSet, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES, SLOTS_LEN, Slot, Vip,
+    VipKey4, VipKey6,
 };
 
+use crate::hash::FlowHash;
+
 use super::{Segment, Tables, Tuple};
+
+/// The `FLOWS` map: as small as one likes, so that flows push each other out.
+#[derive(Debug)]
+pub struct Flows(Vec<FlowSet>);
+
+impl Flows {
+    /// This many sets, a power of two.
+    pub fn with_sets(sets: usize) -> Self {
+        Self((0..sets).map(|_| FlowSet::default()).collect())
+    }
+
+    fn set(&self, hash: FlowHash) -> Option<&FlowSet> {
+        self.0.get(FlowSet::number(hash.0, self.0.len() as u32) as usize)
+    }
+
+    /// The node that is remembered for a flow.
+    pub fn get(&self, hash: FlowHash) -> Option<NodeIndex> {
+        self.set(hash)?.find(hash.0, false, false)
+    }
+
+    /// Remembers a flow.
+    pub fn insert(&self, hash: FlowHash, node: NodeIndex) {
+        if let Some(set) = self.set(hash) {
+            set.correct(hash.0, None);
+            set.learn(hash.0, node);
+        }
+    }
+
+    /// The sets, as they are in the kernel if it has as many.
+    pub fn sets(&self) -> &[FlowSet] {
+        &self.0
+    }
+
+    /// Forgets everything in every set that is not `kept`.
+    pub fn retain(&mut self, mut kept: impl FnMut() -> bool) {
+        for set in self.0.iter_mut().filter(|_| !kept()) {
+            *set = FlowSet::default();
+        }
+    }
+}
+
+impl FromIterator<FlowSet> for Flows {
+    fn from_iter<I: IntoIterator<Item = FlowSet>>(sets: I) -> Self {
+        Self(sets.into_iter().collect())
+    }
+}
+
+impl Clone for Flows {
+    fn clone(&self) -> Self {
+        Self(self.0.iter().map(|set| FlowSet::from_words(set.words())).collect())
+    }
+}
 
 /// One node's maps, sockets and clock. Fields are the maps of `abi`; what the program itself writes is in cells.
 #[derive(Clone, Debug)]
@@ -39,10 +93,8 @@ pub struct Memory {
     pub nodes: Vec<Node>,
     /// `PEERS`.
     pub peers: HashMap<Mac, NodeIndex>,
-    /// `FLOWS4`, without eviction.
-    pub flows4: RefCell<HashMap<FlowKey4, Flow>>,
-    /// `FLOWS6`, without eviction.
-    pub flows6: RefCell<HashMap<FlowKey6, Flow>>,
+    /// `FLOWS`.
+    pub flows: Flows,
     /// Connections of the node's own kernel.
     pub sockets4: HashSet<Tuple<Ip4>>,
     /// Connections of the node's own kernel.
@@ -70,8 +122,7 @@ impl Memory {
             slots: [const { Slot::EMPTY }; SLOT_TABLES].map(|slot| vec![slot; len]),
             nodes: vec![Node::default(); MAX_NODES as usize],
             peers: HashMap::new(),
-            flows4: RefCell::default(),
-            flows6: RefCell::default(),
+            flows: Flows::with_sets(64),
             sockets4: HashSet::new(),
             sockets6: HashSet::new(),
             walk_paid_until_ns: Cell::new(0),
@@ -127,28 +178,8 @@ impl Tables for Memory {
         self.peers.get(&mac).copied()
     }
 
-    fn flow4(&self, key: FlowKey4) -> Option<Flow> {
-        self.flows4.borrow().get(&key).copied()
-    }
-
-    fn learn4(&self, key: FlowKey4, flow: Flow) {
-        self.flows4.borrow_mut().insert(key, flow);
-    }
-
-    fn forget4(&self, key: FlowKey4) {
-        self.flows4.borrow_mut().remove(&key);
-    }
-
-    fn flow6(&self, key: FlowKey6) -> Option<Flow> {
-        self.flows6.borrow().get(&key).copied()
-    }
-
-    fn learn6(&self, key: FlowKey6, flow: Flow) {
-        self.flows6.borrow_mut().insert(key, flow);
-    }
-
-    fn forget6(&self, key: FlowKey6) {
-        self.flows6.borrow_mut().remove(&key);
+    fn flow_set(&self, hash: FlowHash, _sets: u32) -> Option<&FlowSet> {
+        self.flows.set(hash)
     }
 
     fn has_socket4(&self, tuple: &Tuple<Ip4>, _segment: &Segment) -> bool {

@@ -1,9 +1,9 @@
 //! What the decision asks of the world around it: map look-ups, the socket look-up, the time. Implemented by
 //! `ingress-ebpf` over maps and helpers, by tests and the simulator over plain collections.
 
-use crate::abi::{
-    Addr, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Vip, VipKey4, VipKey6,
-};
+use crate::abi::{Addr, Config, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Vip, VipKey4, VipKey6};
+
+use crate::hash::FlowHash;
 
 use super::slot::{Question, choose};
 use super::tcp::{Segment, Tuple};
@@ -43,18 +43,8 @@ pub trait Tables {
     /// The `PEERS` map.
     fn peer(&self, mac: Mac) -> Option<NodeIndex>;
 
-    /// The `FLOWS4` map.
-    fn flow4(&self, key: FlowKey4) -> Option<Flow>;
-    /// Remembers a flow.
-    fn learn4(&self, key: FlowKey4, flow: Flow);
-    /// Forgets a flow, if it is remembered.
-    fn forget4(&self, key: FlowKey4);
-    /// The `FLOWS6` map.
-    fn flow6(&self, key: FlowKey6) -> Option<Flow>;
-    /// Remembers a flow.
-    fn learn6(&self, key: FlowKey6, flow: Flow);
-    /// Forgets a flow, if it is remembered.
-    fn forget6(&self, key: FlowKey6);
+    /// The set of the `FLOWS` map where a flow of this hash is, of `sets`.
+    fn flow_set(&self, hash: FlowHash, sets: u32) -> Option<&FlowSet>;
 
     /// Whether this node's kernel has the connection that the segment belongs to: established, closing, time-wait or
     /// half open. A listener counts only if the segment completes a SYN cookie of ours.

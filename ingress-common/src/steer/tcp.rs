@@ -1,9 +1,7 @@
 //! A TCP segment to a VIP: the walk of `steer`'s description, for either IP version.
 
-use crate::abi::{
-    Be16, Config, Flow, FlowKey4, FlowKey6, Ip4, Ip6, Node, NodeIndex, Vip, VipId, VipKey4, VipKey6,
-};
-use crate::hash;
+use crate::abi::{Be16, Config, FlowSet, Ip4, Ip6, Node, NodeIndex, Vip, VipId, VipKey4, VipKey6};
+use crate::hash::{FlowHash, FlowKey};
 use crate::packet::Packet;
 use crate::packet::eth::Link;
 use crate::packet::ipv4::Ipv4Hdr;
@@ -55,14 +53,9 @@ pub struct Segment {
 /// What differs between the IP versions.
 pub(super) trait Family {
     type Addr: Copy;
-    type FlowKey: Copy;
 
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>) -> Option<Vip>;
-    fn flow_key(tuple: &Tuple<Self::Addr>, vip: VipId) -> Self::FlowKey;
-    fn flow<T: Tables>(tables: &T, key: Self::FlowKey) -> Option<Flow>;
-    fn learn<T: Tables>(tables: &T, key: Self::FlowKey, flow: Flow);
-    fn forget<T: Tables>(tables: &T, key: Self::FlowKey);
-    fn hash(key: u64, tuple: &Tuple<Self::Addr>) -> u32;
+    fn hash(key: &FlowKey, tuple: &Tuple<Self::Addr>) -> FlowHash;
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
     fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()>;
 }
@@ -79,7 +72,7 @@ struct Steering<'a, F: Family, T> {
     at: At,
     tuple: Tuple<F::Addr>,
     vip: VipId,
-    key: F::FlowKey,
+    hash: FlowHash,
     /// A peer has handed the packet over.
     from_peer: bool,
 }
@@ -109,20 +102,18 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     }
 
     let from_peer = at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
-    let key = F::flow_key(&tuple, vip);
-    let steering = Steering::<F, T> { tables, config, at, tuple, vip, key, from_peer };
+    let hash = F::hash(&config.flow_key, &tuple);
+    let steering = Steering::<F, T> { tables, config, at, tuple, vip, hash, from_peer };
     if flags.is_new_flow() {
         return Verdict { new_flow: true, ..steering.new_flow(packet) };
     }
-    // What a peer remembers it has acted upon already: two memories must not play ping-pong. And with so few hops left, the
-    // node that memory names would take the packet for one that walks.
-    if !from_peer
-        && at.hop_limit > HOP_WALK + 1
-        && let Some(flow) = F::flow(tables, steering.key)
-        && let Some(node) = tables.node(flow.node)
+    if steering.uses_memory()
+        && let Some(set) = steering.flow_set()
+        && let Some(index) = set.find(hash.0, flags.has(TcpFlags::FIN), flags.has(TcpFlags::RST))
+        && let Some(node) = tables.node(index)
         && node.is_reachable()
     {
-        return steering.forward(packet, flow.node, node, HOP_STEERED, Reason::ForwardFlow);
+        return steering.forward(packet, index, node, HOP_STEERED, Reason::ForwardFlow);
     }
     steering.unknown_flow(packet, &Segment { l3: at.l3, l4: at.l4, flags })
 }
@@ -130,7 +121,27 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
 impl<F: Family, T: Tables> Steering<'_, F, T> {
     #[inline(always)]
     fn choose(&self, question: Question) -> NodeIndex {
-        self.tables.choose(F::hash(self.config.hash_key, &self.tuple), question)
+        self.tables.choose(self.hash.slot(), question)
+    }
+
+    #[inline(always)]
+    fn flow_set(&self) -> Option<&FlowSet> {
+        self.tables.flow_set(self.hash, self.config.flow_sets)
+    }
+
+    /// What a peer remembers it has acted upon already: two memories must not play ping-pong. And with so few hops left, the
+    /// node that memory names would take the packet for one that walks.
+    #[inline(always)]
+    fn uses_memory(&self) -> bool {
+        !self.from_peer && self.at.hop_limit > HOP_WALK + 1
+    }
+
+    /// What is remembered of an earlier flow with these addresses and ports does not hold any more.
+    #[inline(always)]
+    fn correct_memory(&self, node: Option<NodeIndex>) {
+        if let Some(set) = self.flow_set() {
+            set.correct(self.hash.0, node);
+        }
     }
 
     /// A SYN.
@@ -138,19 +149,19 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
     fn new_flow<P: Packet + ?Sized>(&self, packet: &mut P) -> Verdict {
         let own_serves = slot::own_daemon_lives(self.tables, self.config);
         if self.from_peer && own_serves {
-            F::forget(self.tables, self.key);
+            self.correct_memory(None);
             return self.local(Reason::LocalNew);
         }
         let index = self.choose(if own_serves { Question::NewFlow } else { Question::NewFlowElsewhere });
         if index != self.config.own_node
             && let Some(node) = self.tables.node(index)
         {
-            F::learn(self.tables, self.key, Flow { node: index, ..Flow::default() });
+            self.correct_memory(Some(index));
             // Only a node whose daemon is dead gets here with a peer's packet; it counts down like a walk.
             let hop_limit = if self.from_peer { HOP_WALK } else { HOP_STEERED };
             return self.forward(packet, index, node, hop_limit, Reason::ForwardNew);
         }
-        F::forget(self.tables, self.key);
+        self.correct_memory(None);
         self.local(if index == self.config.own_node { Reason::LocalNew } else { Reason::LocalAlone })
     }
 
@@ -176,6 +187,14 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         // The first hand-over is what any packet from outside costs; only the following ones multiply it.
         if self.from_peer && !self.tables.take_walk(self.config.walk_cost_ns, self.config.walk_burst_ns) {
             return self.dropped(Reason::DropWalkBudget);
+        }
+        // From now on it begins there at once. If the socket is further on, that node hands on as it does now; the reply goes
+        // straight to the client, so nobody will tell.
+        if self.uses_memory()
+            && !segment.flags.has(TcpFlags::RST | TcpFlags::FIN)
+            && let Some(set) = self.flow_set()
+        {
+            set.learn(self.hash.0, index);
         }
         self.forward(packet, index, node, hop_limit, Reason::ForwardWalk)
     }
@@ -219,7 +238,6 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
 
 impl Family for V4 {
     type Addr = Ip4;
-    type FlowKey = FlowKey4;
 
     #[inline(always)]
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip4>) -> Option<Vip> {
@@ -227,28 +245,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn flow_key(tuple: &Tuple<Ip4>, vip: VipId) -> FlowKey4 {
-        FlowKey4 { src: tuple.src, port: tuple.src_port, vip }
-    }
-
-    #[inline(always)]
-    fn flow<T: Tables>(tables: &T, key: FlowKey4) -> Option<Flow> {
-        tables.flow4(key)
-    }
-
-    #[inline(always)]
-    fn learn<T: Tables>(tables: &T, key: FlowKey4, flow: Flow) {
-        tables.learn4(key, flow);
-    }
-
-    #[inline(always)]
-    fn forget<T: Tables>(tables: &T, key: FlowKey4) {
-        tables.forget4(key);
-    }
-
-    #[inline(always)]
-    fn hash(key: u64, tuple: &Tuple<Ip4>) -> u32 {
-        hash::flow4(key, tuple.src, tuple.dst, tuple.src_port, tuple.dst_port)
+    fn hash(key: &FlowKey, tuple: &Tuple<Ip4>) -> FlowHash {
+        key.flow4(tuple.src, tuple.dst, tuple.src_port, tuple.dst_port)
     }
 
     #[inline(always)]
@@ -265,7 +263,6 @@ impl Family for V4 {
 
 impl Family for V6 {
     type Addr = Ip6;
-    type FlowKey = FlowKey6;
 
     #[inline(always)]
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip6>) -> Option<Vip> {
@@ -273,28 +270,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn flow_key(tuple: &Tuple<Ip6>, vip: VipId) -> FlowKey6 {
-        FlowKey6 { src: tuple.src, port: tuple.src_port, vip }
-    }
-
-    #[inline(always)]
-    fn flow<T: Tables>(tables: &T, key: FlowKey6) -> Option<Flow> {
-        tables.flow6(key)
-    }
-
-    #[inline(always)]
-    fn learn<T: Tables>(tables: &T, key: FlowKey6, flow: Flow) {
-        tables.learn6(key, flow);
-    }
-
-    #[inline(always)]
-    fn forget<T: Tables>(tables: &T, key: FlowKey6) {
-        tables.forget6(key);
-    }
-
-    #[inline(always)]
-    fn hash(key: u64, tuple: &Tuple<Ip6>) -> u32 {
-        hash::flow6(key, &tuple.src, &tuple.dst, tuple.src_port, tuple.dst_port)
+    fn hash(key: &FlowKey, tuple: &Tuple<Ip6>) -> FlowHash {
+        key.flow6(&tuple.src, &tuple.dst, tuple.src_port, tuple.dst_port)
     }
 
     #[inline(always)]

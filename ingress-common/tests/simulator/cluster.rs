@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::Ipv4Addr};
 
 use ingress_common::{
     abi::{ABI_VERSION, Be16, Config, Ip4, Mac, Node, NodeIndex, Uplink, Vip, VipKey4},
-    hash::NodeKey,
+    hash::{FlowKey, NodeKey},
     packet::{
         Packet as _,
         eth::{EthHdr, ethertype},
@@ -12,13 +12,19 @@ use ingress_common::{
         tcp::{TcpFlags, TcpHdr},
     },
     rank::{Candidate, rank},
-    steer::{Action, Reason, Tuple, Verdict, memory::Memory, steer},
+    steer::{
+        Action, Reason, Tuple, Verdict,
+        memory::{Flows, Memory},
+        steer,
+    },
 };
 
 /// Candidates per slot.
 pub(crate) const K: usize = 4;
 /// Slots of the simulated tables.
 const SLOTS: usize = 256;
+/// Sets of the simulated flow tables: fewer places than there are flows, so that they push each other out.
+const FLOW_SETS: usize = 4;
 const UPLINK: u32 = 2;
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PORT: u16 = 443;
@@ -99,8 +105,10 @@ impl Cluster {
         let mut memory = Memory::with_slots(SLOTS);
         let mut config = Config { abi_version: ABI_VERSION, own_node: index(id, id), ..Config::default() };
         config.heartbeat_timeout_ns = 1;
+        config.flow_key = FlowKey::of(0);
         config.uplinks[0] = Uplink { ifindex: UPLINK, mac: mac(id), reserved: 0 };
         memory.config = config;
+        memory.flows = Flows::with_sets(FLOW_SETS);
         memory.vips4.insert(VipKey4 { addr: VIP.into(), port: Be16::new(PORT), proto: 6 }, Vip::default());
         self.nodes.insert(id, SimNode { memory, up: true, age: 0 });
         self.hear(id);
@@ -144,7 +152,7 @@ impl Cluster {
 
     /// Whether `id` is among the best K of the flow's slot, in the eyes of every node that is up.
     pub(crate) fn is_candidate_everywhere(&self, flow: &Tuple<Ip4>, id: Id) -> bool {
-        let hash = ingress_common::hash::flow4(0, flow.src, flow.dst, flow.src_port, flow.dst_port);
+        let hash = FlowKey::of(0).flow4(flow.src, flow.dst, flow.src_port, flow.dst_port).slot();
         self.nodes.iter().filter(|(_, node)| node.up).all(|(observer, node)| {
             let table = &node.memory.slots[node.memory.config.active_slots as usize];
             let slot = &table[(hash & 0xffff) as usize % SLOTS];

@@ -6,7 +6,7 @@ use std::{
     ops::AddAssign,
 };
 
-use ingress_common::{abi::Ip4, packet::tcp::TcpFlags, steer::Tuple};
+use ingress_common::{abi::Ip4, hash::FlowKey, packet::tcp::TcpFlags, steer::Tuple};
 
 use crate::{
     cluster::{Cluster, Fate, Id, K, Member, tuple},
@@ -247,11 +247,11 @@ impl History {
     /// Somebody's flow table loses entries.
     fn evict(&mut self) {
         if let Some(id) = self.random.pick(&self.up())
-            && let Some(node) = self.cluster.nodes.get(&id)
+            && let Some(node) = self.cluster.nodes.get_mut(&id)
         {
             let keep = self.random.below(3);
             let mut at = 0;
-            node.memory.flows4.borrow_mut().retain(|_, _| {
+            node.memory.flows.retain(|| {
                 at += 1;
                 at % 3 < keep
             });
@@ -286,8 +286,8 @@ impl History {
     fn director(&self, flow: &Tuple<Ip4>) -> Id {
         let Some(salt) = self.ecmp else { return self.owner };
         let up = self.up();
-        let hash = ingress_common::hash::flow4(salt, flow.src, flow.dst, flow.src_port, flow.dst_port);
-        up[hash as usize % up.len()]
+        let hash = FlowKey::of(salt).flow4(flow.src, flow.dst, flow.src_port, flow.dst_port);
+        up[hash.slot() as usize % up.len()]
     }
 
     fn open_one(&mut self) {

@@ -132,6 +132,15 @@ fn pins(pin_path: &Path) -> Result<Vec<String>, StartError> {
         .map_err(|error| StartError::System { action: "read the pin directory", error: error.to_string() })
 }
 
+/// Sets of the flow table that have room for so many flows: a power of two, as `Config::flow_sets` says.
+pub(crate) const fn flow_sets(max_flows: u32) -> u32 {
+    let sets = max_flows / abi::FLOW_WAYS as u32;
+    if sets > MAX_FLOW_SETS { MAX_FLOW_SETS } else { sets.next_power_of_two() }
+}
+
+/// 16 GiB: more than that is a mistake.
+const MAX_FLOW_SETS: u32 = 1 << 28;
+
 /// What to do with a pinned map.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -164,8 +173,8 @@ fn sort_out_pinned_maps(options: &Options<'_>) -> Result<bool, StartError> {
     let version = pinned_version(&path.join(abi::CONFIG));
     let mut is_ours = version == Some(ABI_VERSION);
     for &(name, key, value, entries) in maps::LAYOUT {
-        let is_cache = name == abi::FLOWS4 || name == abi::FLOWS6;
-        let entries = if is_cache { options.max_flows } else { entries };
+        let is_cache = name == abi::FLOWS;
+        let entries = if is_cache { flow_sets(options.max_flows) } else { entries };
         let found =
             MapInfo::from_pin(path.join(name)).ok().map(|i| (i.key_size(), i.value_size(), i.max_entries()));
         let verdict = found.map_or(Verdict::Replace, |found| judge((key, value, entries), found));
@@ -208,10 +217,11 @@ fn load_object(options: &Options<'_>) -> Result<(Ebpf, bool), StartError> {
         loader.map_pin_path(name, options.pin_path.join(name));
     }
     let log = u8::from(options.log);
-    loader
-        .map_max_entries(abi::FLOWS4, options.max_flows)
-        .map_max_entries(abi::FLOWS6, options.max_flows)
-        .override_global(abi::GLOBAL_LOG, &log, true);
+    loader.map_max_entries(abi::FLOWS, flow_sets(options.max_flows)).override_global(
+        abi::GLOBAL_LOG,
+        &log,
+        true,
+    );
     let mut ebpf =
         loader.load(OBJECT).map_err(|error| StartError::from_aya("create the BPF maps", &error))?;
     xdp(&mut ebpf)?.load().map_err(|error| StartError::from_aya("load the XDP program", &error))?;

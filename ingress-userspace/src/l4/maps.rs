@@ -80,8 +80,7 @@ pub(crate) const LAYOUT: &[(&str, usize, usize, u32)] = &[
     layout::<u32, u64>(abi::COUNTERS, abi::REASON_SLOTS),
     layout::<u32, Count>(abi::VIP_COUNTERS, abi::MAX_VIPS),
     layout::<u32, Count>(abi::NODE_COUNTERS, MAX_NODES),
-    layout::<abi::FlowKey4, abi::Flow>(abi::FLOWS4, 0),
-    layout::<abi::FlowKey6, abi::Flow>(abi::FLOWS6, 0),
+    layout::<u32, abi::FlowSet>(abi::FLOWS, 0),
     layout::<u32, abi::WalkBudget>(abi::WALK_BUDGET, 1),
 ];
 

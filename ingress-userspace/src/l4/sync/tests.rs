@@ -71,7 +71,7 @@ impl World {
             view: &self.view,
             ways: &self.ways,
             uplinks: &[Uplink { ifindex: 7, mac: OWN, reserved: 0 }],
-            behaviour: &Config { hash_key: 42, ..Config::default() },
+            behaviour: &Config { flow_sets: 42, ..Config::default() },
         };
         desired(&input, &mut self.places, &mut established())
     }
@@ -110,7 +110,7 @@ fn three_healthy_nodes() {
     assert_eq!(desired.candidates[1], Candidate::new(NodeIndex(1), NodeKey::of("b"), 1, true));
     assert_eq!((desired.config.abi_version, desired.config.own_node), (ABI_VERSION, NodeIndex(0)));
     assert_eq!(
-        (desired.config.hash_key, desired.config.uplinks[0].ifindex, desired.config.uplinks[1].ifindex),
+        (desired.config.flow_sets, desired.config.uplinks[0].ifindex, desired.config.uplinks[1].ifindex),
         (42, 7, 0)
     );
     let key = |port| VipKey4 {
