@@ -49,6 +49,8 @@ pub struct Config {
     pub https: Vec<SocketAddr>,
     /// Whether to listen on the VIPs of each snapshot.
     pub follow_vips: bool,
+    /// What the keys of TLS session tickets are made of, the same on all nodes. None: tickets are good here only.
+    pub ticket_seed: Option<tls::tickets::Seed>,
 }
 
 /// The running router. Dropping it ends the workers at once; [`L7::drain`] ends them gently.
@@ -56,6 +58,7 @@ pub struct Config {
 pub struct L7 {
     workers: Vec<WorkerHandle>,
     shared: Arc<Shared>,
+    tickets: Arc<tls::tickets::Tickets>,
     follow_vips: bool,
     fixed: BTreeSet<Address>,
     /// Held while a snapshot is compiled; never by a worker.
@@ -89,7 +92,7 @@ impl L7 {
     /// Compiles the first snapshot, listens, and starts the workers. Fails with one sentence if an address of
     /// `config.http` or `config.https` cannot be listened on; a VIP that cannot is logged.
     pub fn start(config: Config, snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let Config { workers: count, http, https, follow_vips } = config;
+        let Config { workers: count, http, https, follow_vips, ticket_seed } = config;
         let count = count.max(1);
         let mut listeners = Vec::new();
         for (proto, addresses) in [(Proto::Http, http), (Proto::Https, https)] {
@@ -99,7 +102,10 @@ impl L7 {
         }
         let shared = Arc::new(Shared::default());
         let default = tls::self_signed().context("cannot make a default certificate")?;
-        let tls = tls::server_config(Arc::clone(&shared), default).context("cannot configure TLS")?;
+        let seed = ticket_seed.map_or_else(tls::tickets::Seed::random, Ok);
+        let tickets = seed.and_then(tls::tickets::Tickets::new).context("cannot make keys for TLS tickets")?;
+        let tls = tls::Server::new(Arc::clone(&shared), default, Arc::clone(&tickets))
+            .context("cannot configure TLS")?;
         let mut workers = Vec::with_capacity(count);
         for id in 0..count {
             let (commands, receiver) = mpsc::unbounded_channel();
@@ -109,7 +115,7 @@ impl L7 {
                 id,
                 shared: Arc::clone(&shared),
                 stats: Arc::clone(&stats),
-                tls: Arc::clone(&tls),
+                tls: tls.clone(),
                 commands: receiver,
                 ended,
             })
@@ -117,7 +123,7 @@ impl L7 {
             workers.push(WorkerHandle { commands, stats, ended: Mutex::new(Some(wait)) });
         }
         let mut l7 =
-            Self { workers, shared, follow_vips, fixed: BTreeSet::new(), publisher: Mutex::default() };
+            Self { workers, shared, tickets, follow_vips, fixed: BTreeSet::new(), publisher: Mutex::default() };
         // Routes before listeners: the first connection finds them.
         l7.publish(snapshot);
         for (proto, opened) in listeners {
@@ -181,6 +187,13 @@ impl L7 {
     /// Where `config.http` and `config.https` ended up: the same, with real ports in place of 0.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.fixed.iter().copied()
+    }
+
+    /// Makes session tickets from another seed from now on; those of the one before are still accepted.
+    pub fn set_ticket_seed(&self, seed: tls::tickets::Seed) {
+        if let Err(error) = self.tickets.replace_seed(seed) {
+            tracing::error!(%error, "no keys for TLS tickets can be made of the new seed; the old ones stay");
+        }
     }
 
     /// What was counted so far.

@@ -124,6 +124,12 @@ pub struct RunArgs {
     /// File with the key (32 bytes or more) that authenticates those datagrams; the same on all nodes.
     #[arg(long, env = "XDP_INGRESS_MEMBERSHIP_KEY_FILE", value_name = "FILE")]
     pub membership_key_file: Option<PathBuf>,
+    /// File with a secret (32 bytes or more) of which the keys of TLS session tickets are made; the same on all nodes, read
+    /// again when it changes. By default they are made of the membership key; without either, a session is resumed by the
+    /// node that began it only.
+    #[arg(long, env = "XDP_INGRESS_TICKET_KEY_FILE", value_name = "FILE")]
+    pub ticket_key_file: Option<PathBuf>,
+
     /// Log the verdict of each packet (debugging; costs speed).
     #[arg(long, env = "XDP_INGRESS_BPF_LOG")]
     pub bpf_log: bool,

@@ -5,6 +5,7 @@ mod daemon;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::client::SOCKET_NAME;
 use super::config::{RunArgs, SourceArg, Switch, XdpMode};
 use crate::l4::membership::Key;
 use crate::l4::{self, L4};
+use crate::l7::tls::tickets::Seed;
 use crate::l7::{self, L7};
 use crate::observe::admin;
 use crate::source;
@@ -27,6 +29,9 @@ use daemon::Daemon;
 /// How long the others need to learn that this node drains, before its router stops accepting: heartbeats of the
 /// membership go out at once, and packets of new connections that are under way still arrive.
 const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+
+/// How often the file of `--ticket-key-file` is read again.
+const TICKET_KEY_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs the daemon until it is told to stop (SIGTERM or SIGINT, twice to stop without waiting for connections).
 pub fn run(arguments: &RunArgs) -> anyhow::Result<()> {
@@ -97,13 +102,14 @@ async fn serve_objects(
         first = next_change(&mut objects, &translator) => first?,
         () = stop.asked() => return Ok(()),
     };
-    daemon.start_router(L7::start(l7_config(arguments), &first.snapshot)?);
+    daemon.start_router(L7::start(l7_config(arguments)?, &first.snapshot)?);
     daemon.publish(&first);
     let (published, receiver) = watch::channel(first.published());
     let reporter =
         client.map(|client| tokio::spawn(status::run(client, status::Config::new(daemon.node()), receiver)));
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
 
+    let mut ticket_key = pin!(follow_ticket_key(arguments, daemon));
     loop {
         tokio::select! {
             change = next_change(&mut objects, &translator) => {
@@ -111,6 +117,7 @@ async fn serve_objects(
                 daemon.publish(&change);
                 published.send_replace(change.published());
             }
+            never = &mut ticket_key => match never {},
             () = stop.asked() => break,
         }
     }
@@ -227,13 +234,43 @@ fn membership_key(file: &Path) -> anyhow::Result<Key> {
     })
 }
 
-fn l7_config(arguments: &RunArgs) -> l7::Config {
+fn l7_config(arguments: &RunArgs) -> anyhow::Result<l7::Config> {
+    let ticket_seed = ticket_seed(arguments)?;
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    l7::Config {
+    Ok(l7::Config {
         workers: arguments.workers.map_or_else(cores, NonZeroUsize::get),
         http: arguments.http.clone(),
         https: arguments.https.clone(),
         follow_vips: arguments.l4 == Switch::On,
+        ticket_seed,
+    })
+}
+
+/// What session tickets are made of: a secret of their own, or else the one that the nodes share anyway.
+fn ticket_seed(arguments: &RunArgs) -> anyhow::Result<Option<Seed>> {
+    let (purpose, file, flag) = match (&arguments.ticket_key_file, &arguments.membership_key_file) {
+        (Some(file), _) => ("file", file, "--ticket-key-file"),
+        (None, Some(file)) => ("membership", file, "--membership-key-file"),
+        (None, None) => return Ok(None),
+    };
+    let secret = std::fs::read(file)
+        .with_context(|| format!("reading the key of TLS tickets {} ({flag})", file.display()))?;
+    let seed = Seed::derive(purpose, &secret);
+    let seed = seed.with_context(|| {
+        format!("the key of TLS tickets {} ({flag}) is shorter than {} bytes", file.display(), Seed::MIN_LEN)
+    })?;
+    Ok(Some(seed))
+}
+
+/// Looks now and then whether the operator has put another key of TLS tickets there. Runs for as long as the router.
+async fn follow_ticket_key(arguments: &RunArgs, daemon: &Daemon) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(TICKET_KEY_EVERY).await;
+        match ticket_seed(arguments) {
+            Ok(Some(seed)) => daemon.set_ticket_seed(seed),
+            Ok(None) => {}
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the old key of TLS tickets stays"),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::head::{HeadEdits, RequestHead};
 use super::live::{Backend, Live};
 use super::router::{Found, RouteEntry};
 use super::stats::IngressSlot;
+use super::tls::is_misdirected;
 
 /// What to do with a request.
 #[derive(Debug)]
@@ -31,6 +32,11 @@ pub enum Decision<'l> {
 
 /// Decides.
 pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
+    if let Some(tls) = &head.connection.tls
+        && is_misdirected(live, head.host, tls)
+    {
+        return Decision::Answer { answer: Answer::MISDIRECTED, ingress: IngressSlot::OTHER };
+    }
     let Found::Route(route) = live.router_at(head.connection.local.ip()).find(head.host, head.path) else {
         return Decision::Answer { answer: Answer::NO_RULE, ingress: IngressSlot::OTHER };
     };

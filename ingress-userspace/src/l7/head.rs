@@ -12,6 +12,7 @@ pub use authority::{Authority, AuthorityError, parse_authority};
 pub use path::{PathError, normalise_path};
 
 use super::forwarded;
+use super::tls::client_auth::Client;
 
 /// How the client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,10 @@ pub struct ConnectionInfo {
 pub struct TlsInfo {
     /// The name that the client asked for (SNI), lower case.
     pub server_name: Option<Box<str>>,
+    /// The policy under which the client was asked for a certificate (`Policy::id`).
+    pub policy: Option<[u8; 32]>,
+    /// What its certificate is worth; set if `policy` is.
+    pub client: Option<Client>,
 }
 
 impl ConnectionInfo {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::rt::{Read, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::head::ConnectionInfo;
@@ -97,7 +97,7 @@ impl Http2 {
     pub fn take_over(self: &Rc<Self>, stream: std::net::TcpStream, prefix: Bytes, info: Rc<ConnectionInfo>) {
         match tokio::net::TcpStream::from_std(stream) {
             Ok(stream) => {
-                let stream = io::Prefixed::new(prefix, stream);
+                let stream = TokioIo::new(io::Prefixed::new(prefix, stream));
                 // The engine has counted it as accepted.
                 tokio::task::spawn_local(Rc::clone(self).run(stream, info));
             }
@@ -108,7 +108,7 @@ impl Http2 {
     /// Serves a connection that was just accepted to its end.
     pub async fn serve(
         self: Rc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        stream: impl Read + Write + Unpin + 'static,
         info: Rc<ConnectionInfo>,
     ) {
         self.worker.stats.accepted.add(1);
@@ -117,7 +117,7 @@ impl Http2 {
 
     async fn run(
         self: Rc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        stream: impl Read + Write + Unpin + 'static,
         info: Rc<ConnectionInfo>,
     ) {
         let _open = Open::new(Rc::clone(&self));
@@ -129,7 +129,7 @@ impl Http2 {
                 Ok::<_, Infallible>(exchange::exchange(&this, &info, request, stream).await)
             }
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(self.builder.serve_connection(stream, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = self.drain.cancelled() => None,

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use super::http2::Http2;
 use super::listener::{Address, Proto};
 use super::live::Shared;
 use super::stats::Stats;
-use super::tls::accept::TlsAccept;
+use super::tls::{self, accept::TlsAccept};
 use super::worker::Worker;
 
 /// How often a draining worker looks whether its last connection is gone.
@@ -40,7 +39,7 @@ pub(super) struct Start {
     pub(super) id: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) stats: Arc<Stats>,
-    pub(super) tls: Arc<ServerConfig>,
+    pub(super) tls: tls::Server,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     /// Told when the worker has ended: how many connections it cut off.
     pub(super) ended: oneshot::Sender<usize>,
@@ -82,7 +81,7 @@ struct Running {
 
 impl Running {
     /// Must be called inside the worker's runtime.
-    fn new(worker: Rc<Worker>, tls: Arc<ServerConfig>) -> io::Result<Self> {
+    fn new(worker: Rc<Worker>, tls: tls::Server) -> io::Result<Self> {
         let drain = CancellationToken::new();
         let engine = Engine::new(Rc::clone(&worker), Http1Config::default())?;
         let http2 = Http2::new(Rc::clone(&worker), drain.clone());

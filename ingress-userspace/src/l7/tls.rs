@@ -1,9 +1,16 @@
-//! TLS termination: the listeners' loop, the handshake, and which certificate is shown to whom. Certificates are
-//! compiled with each snapshot and looked up during the handshake, so rotating one touches no connection.
+//! TLS termination: the listeners' loop, the handshake, which certificate is shown to whom, and what a client's own is
+//! worth. Certificates are compiled with each snapshot and looked up during the handshake, so rotating one touches no
+//! connection.
 
 pub mod accept;
 mod certificates;
+pub mod client_auth;
 mod config;
+mod name;
+mod policies;
+pub mod stream;
+pub mod tickets;
 
 pub use certificates::{Certificates, self_signed};
-pub use config::server_config;
+pub use config::Server;
+pub use policies::{ClientPolicies, is_misdirected};

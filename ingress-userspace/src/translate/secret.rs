@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
+use rustls::{Error, InconsistentKeys, SignatureAlgorithm};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -26,6 +26,8 @@ pub(super) struct Pair {
     pub(super) names: Vec<HostPattern>,
     /// `notAfter`, seconds since 1970.
     pub(super) not_after: i64,
+    /// What kind of key it is: a name may have a certificate for each.
+    pub(super) kind: SignatureAlgorithm,
 }
 
 /// What is wrong with a Secret.
@@ -109,7 +111,7 @@ fn pair(secret: &Secret) -> Result<Pair, Wrong> {
         )
     })?;
     let key_der = key.secret_der().to_vec();
-    CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider()).map_err(
+    let certified = CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider()).map_err(
         |error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => wrong(
                 "data[tls.key]",
@@ -123,7 +125,13 @@ fn pair(secret: &Secret) -> Result<Pair, Wrong> {
             ),
         },
     )?;
-    Ok(Pair { chain: chain.iter().map(|der| der.to_vec()).collect(), key: key_der, names, not_after })
+    Ok(Pair {
+        chain: chain.iter().map(|der| der.to_vec()).collect(),
+        key: key_der,
+        names,
+        not_after,
+        kind: certified.key.algorithm(),
+    })
 }
 
 fn data<'s>(secret: &'s Secret, name: &str, field: &'static str) -> Result<&'s [u8], Wrong> {

@@ -1,7 +1,9 @@
 //! `spec.tls`: which certificate serves which names. A broken Secret disables only itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use rustls::SignatureAlgorithm;
 
 use super::annotation::Served;
 use super::class::Owned;
@@ -30,7 +32,7 @@ pub(super) fn certificates(
     let mut secrets = Secrets { objects, settings, parsed, good_until: i64::MAX };
     let mut entries: Vec<Entry> = Vec::new();
     let mut by_source: HashMap<ObjectRef, usize> = HashMap::new();
-    let mut taken: BTreeMap<HostPattern, (ObjectRef, ObjectRef)> = BTreeMap::new();
+    let mut taken: HashMap<(HostPattern, SignatureAlgorithm), (ObjectRef, ObjectRef)> = HashMap::new();
     for Served { owned: Owned { ingress, reference, .. }, .. } in served {
         let sections = ingress.spec.as_ref().and_then(|spec| spec.tls.as_deref()).unwrap_or_default();
         for (index, section) in sections.iter().enumerate() {
@@ -46,7 +48,9 @@ pub(super) fn certificates(
                 entries.len() - 1
             });
             for (field, pattern) in wanted {
-                match taken.get(&pattern) {
+                // A name may have one certificate for each kind of key.
+                let place = (pattern.clone(), pair.kind);
+                match taken.get(&place) {
                     Some((other, _)) if *other == source => {}
                     Some((other, first)) => {
                         // Names that only the certificate claims give way in silence.
@@ -64,7 +68,7 @@ pub(super) fn certificates(
                         }
                     }
                     None => {
-                        taken.insert(pattern.clone(), (source.clone(), reference.clone()));
+                        taken.insert(place, (source.clone(), reference.clone()));
                         entries[at].hosts.push(pattern);
                     }
                 }

@@ -38,7 +38,7 @@ impl Proxy {
     /// A router in front of `endpoints`.
     pub(crate) fn start(endpoints: &[SocketAddr]) -> Self {
         let http = vec!["127.0.0.1:0".parse().unwrap()];
-        let config = Config { workers: 1, http, https: vec![], follow_vips: false };
+        let config = Config { workers: 1, http, https: vec![], follow_vips: false, ..Config::default() };
         let l7 = L7::start(config, &snapshot(endpoints)).unwrap();
         let address = l7.addresses().next().unwrap().socket;
         Self { l7, address }

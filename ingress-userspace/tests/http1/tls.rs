@@ -68,7 +68,7 @@ fn connect(address: SocketAddr, version: &'static rustls::SupportedProtocolVersi
 
 fn router(backend: &Backend) -> (L7, SocketAddr) {
     let https = vec!["127.0.0.1:0".parse().unwrap()];
-    let config = Config { workers: 1, http: vec![], https, follow_vips: false };
+    let config = Config { workers: 1, http: vec![], https, follow_vips: false, ..Config::default() };
     let l7 = L7::start(config, &snapshot(&[backend.address])).unwrap();
     let address = l7.addresses().next().unwrap().socket;
     (l7, address)

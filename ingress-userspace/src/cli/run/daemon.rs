@@ -9,6 +9,7 @@ use super::Change;
 use crate::cli::config::RunArgs;
 use crate::l4::{Generation, L4};
 use crate::l7::L7;
+use crate::l7::tls::tickets::Seed;
 use crate::model::Problem;
 use crate::observe::admin;
 use crate::observe::status::{ProblemStatus, SnapshotStatus, State, Status};
@@ -99,6 +100,13 @@ impl Daemon {
     pub(super) async fn drain_router(&self, grace: Duration) {
         if let Some(l7) = self.l7.get() {
             l7.drain(grace).await;
+        }
+    }
+
+    /// Makes TLS session tickets of another secret from now on.
+    pub(super) fn set_ticket_seed(&self, seed: Seed) {
+        if let Some(l7) = self.l7.get() {
+            l7.set_ticket_seed(seed);
         }
     }
 

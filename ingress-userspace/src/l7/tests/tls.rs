@@ -12,12 +12,19 @@ use super::{Router, Rules};
 use crate::model::{Certificate, HostPattern, Kind, ObjectRef};
 
 pub(super) fn certificate(secret: &str, hosts: &[HostPattern]) -> Arc<Certificate> {
-    let key = rcgen::KeyPair::generate().unwrap();
+    certified(secret, hosts, &rcgen::KeyPair::generate().unwrap())
+}
+
+fn rsa_certificate(secret: &str, hosts: &[HostPattern]) -> Arc<Certificate> {
+    certified(secret, hosts, &rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap())
+}
+
+fn certified(secret: &str, hosts: &[HostPattern], key: &rcgen::KeyPair) -> Arc<Certificate> {
     let params = rcgen::CertificateParams::new(vec![secret.to_owned()]).unwrap();
     Arc::new(Certificate {
         source: ObjectRef::new(Kind::Secret, "default", secret),
         hosts: hosts.to_vec(),
-        chain: vec![params.self_signed(&key).unwrap().der().to_vec()],
+        chain: vec![params.self_signed(key).unwrap().der().to_vec()],
         key: key.serialize_der(),
         not_after: 0,
     })
@@ -25,7 +32,7 @@ pub(super) fn certificate(secret: &str, hosts: &[HostPattern]) -> Arc<Certificat
 
 /// Takes any certificate: the tests look at which one it was.
 #[derive(Debug)]
-struct TakeAny(Arc<rustls::crypto::CryptoProvider>);
+struct TakeAny(Arc<rustls::crypto::CryptoProvider>, Vec<SignatureScheme>);
 
 impl rustls::client::danger::ServerCertVerifier for TakeAny {
     fn verify_server_cert(
@@ -60,7 +67,7 @@ impl rustls::client::danger::ServerCertVerifier for TakeAny {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.1.clone()
     }
 }
 
@@ -68,15 +75,32 @@ pub(super) fn client_config(
     versions: &[&'static rustls::SupportedProtocolVersion],
     alpn: &[&str],
 ) -> Arc<ClientConfig> {
+    let schemes = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+    Arc::new(config_with(versions, alpn, schemes.supported_schemes()))
+}
+
+fn config_with(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    alpn: &[&str],
+    schemes: Vec<SignatureScheme>,
+) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TakeAny(provider)))
+        .with_custom_certificate_verifier(Arc::new(TakeAny(provider, schemes)))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Arc::new(config)
+    config
+}
+
+/// A client that can check signatures of these kinds only.
+fn only_schemes(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    schemes: &[SignatureScheme],
+) -> Arc<ClientConfig> {
+    Arc::new(config_with(versions, &[], schemes.to_vec()))
 }
 
 fn connect(
@@ -178,4 +202,68 @@ fn a_failed_handshake_is_counted() {
         router.l7.stats().totals.tls_failed == 1
     });
     assert!(counted);
+}
+
+fn seeded(rules: &Rules, seed: u8) -> Router {
+    Router::with_seed(rules, crate::l7::tls::tickets::Seed::derive("test", &[seed; 32]))
+}
+
+#[test]
+fn sessions_are_resumed_on_any_node() {
+    const COUNT: usize = 100;
+    let (a, b, stranger) =
+        (seeded(&Rules::default(), 1), seeded(&Rules::default(), 1), seeded(&Rules::default(), 2));
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let mut resumed = 0;
+        for _ in 0..COUNT {
+            let config = client_config(versions, &["http/1.1"]);
+            let mut first = connect(a.https, &config, "a.test");
+            assert_eq!(first.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+            assert!(ask_head(&mut first, "a.test").starts_with("HTTP/1.1 404 "));
+            let second = connect(b.https, &config, "a.test").conn.handshake_kind();
+            resumed += usize::from(second == Some(rustls::HandshakeKind::Resumed));
+        }
+        println!("{resumed} of {COUNT} sessions of one node were resumed by another ({versions:?})");
+        assert!(resumed * 100 > COUNT * 99, "{resumed} of {COUNT}");
+        let config = client_config(versions, &["http/1.1"]);
+        ask_head(&mut connect(a.https, &config, "a.test"), "a.test");
+        let kind = connect(stranger.https, &config, "a.test").conn.handshake_kind();
+        assert_eq!(kind, Some(rustls::HandshakeKind::Full), "another seed");
+    }
+}
+
+#[test]
+fn the_client_chooses_the_kind_of_key() {
+    let name = [HostPattern::Exact("a.test".into())];
+    let ecdsa = certificate("ecdsa", &name);
+    let rsa = rsa_certificate("rsa", &name);
+    let router = Router::start(&Rules::default().certificate(Arc::clone(&rsa)).certificate(Arc::clone(&ecdsa)));
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let any = client_config(versions, &[]);
+        assert_eq!(shown(&connect(router.https, &any, "a.test")), ecdsa.chain[0]);
+        let old = only_schemes(versions, &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256]);
+        assert_eq!(shown(&connect(router.https, &old, "a.test")), rsa.chain[0]);
+    }
+}
+
+#[test]
+fn a_connection_carries_no_requests_for_a_host_with_another_certificate() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let host = |name: &str| HostPattern::Exact(name.into());
+    let rules = Rules::default()
+        .rule("", "/", "one", &[backend.address])
+        .certificate(certificate("one", &[host("a.test"), host("b.test")]))
+        .certificate(certificate("two", &[host("c.test")]));
+    let router = Router::start(&rules);
+    let config = client_config(rustls::DEFAULT_VERSIONS, &["http/1.1"]);
+    for (server_name, host, status) in [
+        ("a.test", "a.test", "200 OK"),
+        ("a.test", "b.test", "200 OK"),
+        ("a.test", "c.test", "421 Misdirected Request"),
+        ("c.test", "a.test", "421 Misdirected Request"),
+        ("nobody.test", "a.test", "200 OK"),
+    ] {
+        let answer = ask_head(&mut connect(router.https, &config, server_name), host);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{server_name} {host}: {answer}");
+    }
 }

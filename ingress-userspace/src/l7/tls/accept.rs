@@ -1,7 +1,9 @@
-//! The TLS listeners of a worker: accepts, shakes hands in tokio, then hands the connection to the HTTP/1 engine or to
-//! `http2`, as ALPN says. One task a handshake, none afterwards for HTTP/1.
+//! The TLS listeners of a worker: accepts, reads which name the client wants, shakes hands in tokio as that name wants
+//! it, then hands the connection to the HTTP/1 engine or to `http2`, as ALPN says. One task a handshake, none afterwards
+//! for HTTP/1.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,12 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use rustls::pki_types::UnixTime;
+use rustls::{Connection, ServerConfig, ServerConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::client_auth::Policy;
+use super::config::Server;
+use super::stream::{self, Socket, TlsStream};
 use crate::l7::head::{ConnectionInfo, TlsInfo};
 use crate::l7::http1::Engine;
 use crate::l7::http2::Http2;
@@ -27,12 +33,20 @@ const MAX_HANDSHAKES: usize = 8192;
 /// How long to wait before accepting again when the process has no descriptor or memory left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
+/// How much of a ClientHello is read at once; most fit.
+const HELLO: usize = 4096;
+
+/// Configurations that are kept, those of policies that are long gone among them.
+const MAX_CONFIGS: usize = 1024;
+
 /// A worker's TLS side.
 pub struct TlsAccept {
     worker: Rc<Worker>,
     engine: Rc<Engine>,
     http2: Rc<Http2>,
-    acceptor: TlsAcceptor,
+    server: Server,
+    /// Configurations by [`Policy::id`].
+    configs: RefCell<HashMap<[u8; 32], Arc<ServerConfig>>>,
     limit: Arc<Semaphore>,
     handshakes: Cell<usize>,
 }
@@ -43,10 +57,18 @@ impl TlsAccept {
         worker: Rc<Worker>,
         engine: Rc<Engine>,
         http2: Rc<Http2>,
-        config: Arc<ServerConfig>,
+        server: Server,
     ) -> Rc<Self> {
         let limit = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-        Rc::new(Self { worker, engine, http2, acceptor: config.into(), limit, handshakes: Cell::new(0) })
+        Rc::new(Self {
+            worker,
+            engine,
+            http2,
+            server,
+            configs: RefCell::default(),
+            limit,
+            handshakes: Cell::new(0),
+        })
     }
 
     /// Handshakes under way.
@@ -107,24 +129,95 @@ impl TlsAccept {
         let Ok(local) = local else { return };
         let handshake = {
             let _counted = Counted::new(&self.handshakes);
-            tokio::time::timeout(timeouts::HANDSHAKE, self.acceptor.accept(stream)).await
+            tokio::time::timeout(timeouts::HANDSHAKE, self.handshake(&stream)).await
         };
         drop(permit);
-        let Ok(Ok(stream)) = handshake else {
-            self.worker.stats.tls_failed.add(1);
-            return;
+        let (session, tls) = match handshake {
+            Ok(Ok(Some(done))) => done,
+            // Somebody looked whether we are there.
+            Ok(Ok(None)) => return,
+            Ok(Err(_)) | Err(_) => return self.worker.stats.tls_failed.add(1),
         };
-        let session = stream.get_ref().1;
-        let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
-        let info = ConnectionInfo::new(client, local, Some(TlsInfo { server_name }));
-        if session.alpn_protocol() == Some(b"h2") {
-            Rc::clone(&self.http2).serve(stream, Rc::new(info)).await;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let info = Rc::new(ConnectionInfo::new(client, local, Some(tls)));
+        if is_http2 {
+            Rc::clone(&self.http2).serve(TlsStream::new(stream, session.into()), info).await;
         } else {
-            let (stream, session) = stream.into_inner();
             let handed_over =
-                stream.into_std().and_then(|stream| self.engine.accept_tls(stream, session, Rc::new(info)));
+                stream.into_std().and_then(|stream| self.engine.accept_tls(stream, session, info));
             if let Err(error) = handed_over {
                 tracing::warn!(%client, %error, "a connection could not be handed to the HTTP/1 engine");
+            }
+        }
+    }
+
+    /// `None`: the client left without a word.
+    async fn handshake(&self, stream: &TcpStream) -> io::Result<Option<(ServerConnection, TlsInfo)>> {
+        let Some(accepted) = client_hello(stream).await? else { return Ok(None) };
+        // Names in SNI are ASCII; case does not matter (RFC 6066 3).
+        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+        let policy = self.worker.live().client_policies.find(name.as_deref().unwrap_or_default()).cloned();
+        let config = match &policy {
+            Some(policy) => self.config(policy).map_err(io::Error::other)?,
+            None => Arc::clone(self.server.plain()),
+        };
+        let session = match accepted.into_connection(config) {
+            Ok(session) => session,
+            Err((error, mut alert)) => {
+                let _ = alert.write(&mut Socket(stream));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        };
+        let mut session = Connection::from(session);
+        // What came together with the ClientHello.
+        stream::process(stream, &mut session)?;
+        stream::handshake(stream, &mut session).await?;
+        let Connection::Server(session) = session else { return Ok(None) };
+        let client = policy.as_ref().map(|policy| policy.judge(session.peer_certificates(), UnixTime::now()));
+        let server_name = name.map(String::into_boxed_str);
+        let tls = TlsInfo { server_name, policy: policy.map(|policy| policy.id), client };
+        Ok(Some((session, tls)))
+    }
+
+    fn config(&self, policy: &Policy) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let mut configs = self.configs.borrow_mut();
+        if let Some(config) = configs.get(&policy.id) {
+            return Ok(Arc::clone(config));
+        }
+        if configs.len() >= MAX_CONFIGS {
+            configs.clear();
+        }
+        let config = self.server.with_client_auth(policy.verifier(), policy.id)?;
+        configs.insert(policy.id, Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+/// Reads until it is known what the client wants. `None`: it closed before its first byte.
+async fn client_hello(stream: &TcpStream) -> io::Result<Option<rustls::server::Accepted>> {
+    let mut acceptor = Acceptor::default();
+    let mut buffer = [0; HELLO];
+    let mut is_first = true;
+    loop {
+        stream.readable().await?;
+        let count = match stream.try_read(&mut buffer) {
+            Ok(0) if is_first => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        is_first = false;
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            acceptor.read_tls(&mut rest)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(Some(accepted)),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let _ = alert.write(&mut Socket(stream));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         }
     }

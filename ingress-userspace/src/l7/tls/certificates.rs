@@ -1,5 +1,6 @@
-//! Certificates by server name: exact names, wildcards, and a default. A certificate that cannot be used disables only
-//! itself. What did not change is shared between generations, since parsing a key takes long.
+//! Certificates by server name: exact names, wildcards, and a default; for each name one per kind of key, of which the
+//! client gets the cheapest that it can check. A certificate that cannot be used disables only itself. What did not
+//! change is shared between generations, since parsing a key takes long.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +9,40 @@ use foldhash::fast::RandomState;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use crate::model::{Certificate, HostPattern};
 
-type ByName = HashMap<Box<str>, Arc<CertifiedKey>, RandomState>;
+type ByName = HashMap<Box<str>, Choice, RandomState>;
+
+/// The certificates of one name, one per kind of key: what costs us least to sign with comes first.
+#[derive(Debug, Clone, Default)]
+pub struct Choice(Vec<Arc<CertifiedKey>>);
+
+impl Choice {
+    /// Takes a certificate up unless there is one with a key of that kind.
+    fn add(&mut self, key: &Arc<CertifiedKey>) {
+        let cost = |key: &CertifiedKey| match key.key.algorithm() {
+            SignatureAlgorithm::RSA => 1,
+            _ => 0,
+        };
+        let kind = key.key.algorithm();
+        if self.0.iter().all(|known| known.key.algorithm() != kind) {
+            self.0.push(Arc::clone(key));
+            self.0.sort_by_key(|key| cost(key));
+        }
+    }
+
+    /// The first one that the client can check; the first of all if it can check none.
+    pub fn choose(&self, offered: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+        self.0.iter().find(|key| key.key.choose_scheme(offered).is_some()).or(self.0.first())
+    }
+
+    /// Whether both are the same certificates.
+    fn is(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
 
 /// The compiled table.
 #[derive(Debug, Default)]
@@ -19,13 +50,13 @@ pub struct Certificates {
     exact: ByName,
     /// Keyed by what follows `*.`.
     wildcard: ByName,
-    default: Option<Arc<CertifiedKey>>,
+    default: Option<Choice>,
     /// What each key was made of, for the next generation; `None` where it could not be used.
     parsed: Vec<(Arc<Certificate>, Option<Arc<CertifiedKey>>)>,
 }
 
 impl Certificates {
-    /// Compiles the snapshot's list; where two cover one name, the first serves it.
+    /// Compiles the snapshot's list; where two with the same kind of key cover one name, the first serves it.
     pub fn compile(certificates: &[Arc<Certificate>], previous: &Self) -> Self {
         let known: HashMap<_, _> =
             previous.parsed.iter().map(|(source, key)| (&source.source, (source, key))).collect();
@@ -47,29 +78,36 @@ impl Certificates {
 
     fn insert(&mut self, hosts: &[HostPattern], key: &Arc<CertifiedKey>) {
         for host in hosts {
-            match host {
-                HostPattern::Exact(name) => {
-                    self.exact.entry(name.as_str().into()).or_insert_with(|| Arc::clone(key));
-                }
-                HostPattern::Wildcard(parent) => {
-                    self.wildcard.entry(parent.as_str().into()).or_insert_with(|| Arc::clone(key));
-                }
-                HostPattern::Any => {
-                    self.default.get_or_insert_with(|| Arc::clone(key));
-                }
-            }
+            let choice = match host {
+                HostPattern::Exact(name) => self.exact.entry(name.as_str().into()).or_default(),
+                HostPattern::Wildcard(parent) => self.wildcard.entry(parent.as_str().into()).or_default(),
+                HostPattern::Any => self.default.get_or_insert_default(),
+            };
+            choice.add(key);
         }
     }
 
-    /// The certificate for a server name (lower case); `None`: no certificate covers it.
-    pub fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
-        let by_name = name.and_then(|name| {
-            self.exact.get(name).or_else(|| {
-                let (label, parent) = name.split_once('.')?;
-                self.wildcard.get(parent).filter(|_| !label.is_empty())
-            })
-        });
-        by_name.or(self.default.as_ref())
+    /// The certificates for a server name (lower case); `None`: no certificate covers it.
+    pub fn find(&self, name: Option<&str>) -> Option<&Choice> {
+        name.and_then(|name| self.of_name(name)).or(self.default.as_ref())
+    }
+
+    fn of_name(&self, name: &str) -> Option<&Choice> {
+        self.exact.get(name).or_else(|| {
+            let (label, parent) = name.split_once('.')?;
+            self.wildcard.get(parent).filter(|_| !label.is_empty())
+        })
+    }
+
+    /// Whether a connection whose client was shown the certificate of `server_name` may carry requests for `host`: not
+    /// if the name has a certificate of its own and the host another. (RFC 9110 7.4; clients that share a connection
+    /// between hosts look at the certificate, RFC 9113 9.1.1.)
+    pub fn share_a_connection(&self, server_name: &str, host: &str) -> bool {
+        match (self.of_name(server_name), self.of_name(host)) {
+            (Some(shown), Some(own)) => shown.is(own),
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
     }
 }
 
@@ -120,7 +158,7 @@ mod tests {
     }
 
     fn found<'c>(table: &Certificates, list: &'c [Arc<Certificate>], name: Option<&str>) -> Option<&'c str> {
-        let key = table.find(name)?;
+        let key = table.find(name)?.choose(&[])?;
         let certificate = list.iter().find(|c| c.chain[0] == key.cert[0].as_ref())?;
         Some(certificate.source.name.as_str())
     }
@@ -163,9 +201,30 @@ mod tests {
         let before = Certificates::compile(&[Arc::clone(&first)], &Certificates::default());
         let equal = Arc::new(Certificate::clone(&first));
         let after = Certificates::compile(&[equal], &before);
-        assert!(Arc::ptr_eq(before.find(Some("a.test")).unwrap(), after.find(Some("a.test")).unwrap()));
+        let shown = |table: &Certificates| table.find(Some("a.test")).unwrap().clone();
+        assert!(shown(&before).is(&shown(&after)));
         let rotated = Certificates::compile(&[certificate("same", &[exact("a.test")])], &after);
-        assert!(!Arc::ptr_eq(after.find(Some("a.test")).unwrap(), rotated.find(Some("a.test")).unwrap()));
+        assert!(!shown(&after).is(&shown(&rotated)));
+    }
+
+    #[test]
+    fn hosts_share_a_connection_if_they_share_the_certificate() {
+        let list = [
+            certificate("one", &[exact("a.foo.com"), exact("b.foo.com")]),
+            certificate("two", &[exact("c.foo.com")]),
+            certificate("any", &[HostPattern::Any]),
+        ];
+        let table = Certificates::compile(&list, &Certificates::default());
+        for (server_name, host, may) in [
+            ("a.foo.com", "b.foo.com", true),
+            ("a.foo.com", "c.foo.com", false),
+            ("c.foo.com", "a.foo.com", false),
+            ("a.foo.com", "without.com", false),
+            ("without.com", "a.foo.com", true),
+            ("without.com", "elsewhere.com", true),
+        ] {
+            assert_eq!(table.share_a_connection(server_name, host), may, "{server_name} {host}");
+        }
     }
 
     #[test]
