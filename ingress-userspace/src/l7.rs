@@ -103,7 +103,8 @@ impl L7 {
         let shared = Arc::new(Shared::default());
         let default = tls::self_signed().context("cannot make a default certificate")?;
         let seed = ticket_seed.map_or_else(tls::tickets::Seed::random, Ok);
-        let tickets = seed.and_then(tls::tickets::Tickets::new).context("cannot make keys for TLS tickets")?;
+        let tickets =
+            seed.and_then(tls::tickets::Tickets::new).context("cannot make keys for TLS tickets")?;
         let tls = tls::Server::new(Arc::clone(&shared), default, Arc::clone(&tickets))
             .context("cannot configure TLS")?;
         let mut workers = Vec::with_capacity(count);
@@ -122,8 +123,14 @@ impl L7 {
             .context("cannot start a router worker; are file descriptors exhausted (ulimit -n)?")?;
             workers.push(WorkerHandle { commands, stats, ended: Mutex::new(Some(wait)) });
         }
-        let mut l7 =
-            Self { workers, shared, tickets, follow_vips, fixed: BTreeSet::new(), publisher: Mutex::default() };
+        let mut l7 = Self {
+            workers,
+            shared,
+            tickets,
+            follow_vips,
+            fixed: BTreeSet::new(),
+            publisher: Mutex::default(),
+        };
         // Routes before listeners: the first connection finds them.
         l7.publish(snapshot);
         for (proto, opened) in listeners {

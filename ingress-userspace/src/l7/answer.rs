@@ -39,7 +39,8 @@ impl Answer {
     /// 414: the target is longer than is allowed.
     pub const URI_TOO_LONG: Self = Self::new(414, "the request target is too long");
     /// 421: the connection was made for another host, whose certificate or policy differs (RFC 9110 15.5.20).
-    pub const MISDIRECTED: Self = Self::new(421, "this host is not served over this connection; open another");
+    pub const MISDIRECTED: Self =
+        Self::new(421, "this host is not served over this connection; open another");
     /// 431: too many header fields, or too long ones.
     pub const HEAD_TOO_LARGE: Self = Self::new(431, "the request header is too large");
     /// 502: no endpoint took the connection.

@@ -33,7 +33,7 @@ pub enum Decision<'l> {
 /// Decides.
 pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     if let Some(tls) = &head.connection.tls
-        && is_misdirected(live, head.host, tls)
+        && is_misdirected(live, head.host, head.connection, tls)
     {
         return Decision::Answer { answer: Answer::MISDIRECTED, ingress: IngressSlot::OTHER };
     }

@@ -13,10 +13,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::rt::{Read, Write};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper::rt::{Read, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::head::ConnectionInfo;
@@ -115,11 +115,7 @@ impl Http2 {
         self.run(stream, info).await;
     }
 
-    async fn run(
-        self: Rc<Self>,
-        stream: impl Read + Write + Unpin + 'static,
-        info: Rc<ConnectionInfo>,
-    ) {
+    async fn run(self: Rc<Self>, stream: impl Read + Write + Unpin + 'static, info: Rc<ConnectionInfo>) {
         let _open = Open::new(Rc::clone(&self));
         let activity = Rc::new(Activity { last: Cell::new(Instant::now()), streams: Cell::new(0) });
         let service = service_fn(|request| {

@@ -12,7 +12,7 @@ use crate::model::{self, Cluster, ClusterId, ObjectRef, Route, RouteTable, Snaps
 
 use super::router::{RouteEntry, Router};
 use super::stats::{IngressSlot, MAX_INGRESSES};
-use super::tls::{Certificates, ClientPolicies};
+use super::tls::Certificates;
 
 /// A cluster's number: stable over snapshots, dense, so that workers keep their state in plain arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,8 +48,6 @@ pub struct Live {
         (model::Shared<RouteTable>, model::Shared<BTreeMap<IpAddr, model::Shared<RouteTable>>>),
     /// What the TLS listeners show.
     pub certificates: Certificates,
-    /// What hosts want of their clients' certificates.
-    pub client_policies: ClientPolicies,
     /// By [`ClusterKey`].
     pub(super) backends: Vec<Option<Backend>>,
 }
@@ -112,7 +110,6 @@ impl Compiler {
             by_vip,
             source: (snapshot.routes.clone(), snapshot.vip_routes.clone()),
             certificates: Certificates::compile(&snapshot.certificates, &previous.certificates),
-            client_policies: ClientPolicies::default(),
             backends,
         }
     }

@@ -12,6 +12,7 @@ use crate::model::{HostPattern, HostRoutes, Route, RouteTable};
 
 use super::ClusterKey;
 use super::stats::IngressSlot;
+use super::tls::client_auth::Policy;
 use paths::PathTable;
 
 /// One rule's destination.
@@ -41,6 +42,8 @@ pub struct Router {
     /// Keyed by what follows `*.`.
     wildcard: HostMap,
     any: Option<Arc<HostTable>>,
+    /// Some host wants certificates of its clients.
+    has_policies: bool,
     default: Option<RouteEntry>,
 }
 
@@ -52,6 +55,8 @@ struct HostTable {
     source: HostRoutes,
     paths: PathTable,
     default: Option<RouteEntry>,
+    /// What it wants of its clients' certificates.
+    policy: Option<Arc<Policy>>,
 }
 
 impl Router {
@@ -70,8 +75,10 @@ impl Router {
                     source: routes.clone(),
                     paths: PathTable::compile(&routes.paths, &mut entry),
                     default: routes.default.as_ref().map(&mut entry),
+                    policy: None,
                 }),
             };
+            router.has_policies |= compiled.policy.is_some();
             match pattern {
                 HostPattern::Exact(host) => drop(router.exact.insert(host.as_str().into(), compiled)),
                 HostPattern::Wildcard(parent) => {
@@ -92,6 +99,14 @@ impl Router {
             .and_then(|table| table.paths.find(path).or(table.default.as_ref()))
             .or(self.default.as_ref())
             .map_or(Found::Nothing, Found::Route)
+    }
+
+    /// What a host wants of its clients' certificates. `None`: nothing.
+    pub fn client_policy(&self, host: &str) -> Option<&Arc<Policy>> {
+        if !self.has_policies {
+            return None;
+        }
+        self.table_of(host)?.policy.as_ref()
     }
 
     fn table_of(&self, host: &str) -> Option<&HostTable> {

@@ -77,7 +77,8 @@ impl Router {
     /// Its session tickets are made of this seed.
     fn with_seed(rules: &Rules, ticket_seed: Option<super::tls::tickets::Seed>) -> Self {
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let config = Config { workers: 2, http: vec![local], https: vec![local], ticket_seed, ..Config::default() };
+        let config =
+            Config { workers: 2, http: vec![local], https: vec![local], ticket_seed, ..Config::default() };
         let l7 = L7::start(config, &rules.0).unwrap();
         let by_proto: BTreeMap<Proto, SocketAddr> = l7.addresses().map(|a| (a.proto, a.socket)).collect();
         Self { http: by_proto[&Proto::Http], https: by_proto[&Proto::Https], l7 }

@@ -13,4 +13,4 @@ pub mod tickets;
 
 pub use certificates::{Certificates, self_signed};
 pub use config::Server;
-pub use policies::{ClientPolicies, is_misdirected};
+pub use policies::is_misdirected;

@@ -111,20 +111,21 @@ fn pair(secret: &Secret) -> Result<Pair, Wrong> {
         )
     })?;
     let key_der = key.secret_der().to_vec();
-    let certified = CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider()).map_err(
-        |error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => wrong(
-                "data[tls.key]",
-                "does not belong to the certificate in tls.crt".into(),
-                "put key and certificate of the same pair there, the leaf certificate first",
-            ),
-            error => wrong(
-                "data[tls.key]",
-                format!("cannot be used: {error}"),
-                "use an RSA key of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519",
-            ),
-        },
-    )?;
+    let certified =
+        CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider()).map_err(|error| {
+            match error {
+                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => wrong(
+                    "data[tls.key]",
+                    "does not belong to the certificate in tls.crt".into(),
+                    "put key and certificate of the same pair there, the leaf certificate first",
+                ),
+                error => wrong(
+                    "data[tls.key]",
+                    format!("cannot be used: {error}"),
+                    "use an RSA key of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+                ),
+            }
+        })?;
     Ok(Pair {
         chain: chain.iter().map(|der| der.to_vec()).collect(),
         key: key_der,

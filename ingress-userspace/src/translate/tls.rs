@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::SignatureAlgorithm;
-
 use super::annotation::Served;
 use super::class::Owned;
 use super::problems::Problems;
@@ -32,7 +30,7 @@ pub(super) fn certificates(
     let mut secrets = Secrets { objects, settings, parsed, good_until: i64::MAX };
     let mut entries: Vec<Entry> = Vec::new();
     let mut by_source: HashMap<ObjectRef, usize> = HashMap::new();
-    let mut taken: HashMap<(HostPattern, SignatureAlgorithm), (ObjectRef, ObjectRef)> = HashMap::new();
+    let mut taken: HashMap<(HostPattern, u8), (ObjectRef, ObjectRef)> = HashMap::new();
     for Served { owned: Owned { ingress, reference, .. }, .. } in served {
         let sections = ingress.spec.as_ref().and_then(|spec| spec.tls.as_deref()).unwrap_or_default();
         for (index, section) in sections.iter().enumerate() {
@@ -41,7 +39,7 @@ pub(super) fn certificates(
             let Some(name) = section.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
             let source = ObjectRef::new(Kind::Secret, &reference.namespace, name);
             let Some(pair) = secrets.pair(&source, reference, &field, problems) else { continue };
-            let Ok(names) = pair.as_ref().as_ref().map(|pair| pair.names.as_slice()) else { continue };
+            let Ok(Pair { names, kind, .. }) = pair.as_ref() else { continue };
             let wanted = wanted(section.hosts.as_deref(), names, reference, &field, problems);
             let at = *by_source.entry(source.clone()).or_insert_with(|| {
                 entries.push(Entry { pair: Arc::clone(&pair), source: source.clone(), hosts: Vec::new() });
@@ -49,7 +47,7 @@ pub(super) fn certificates(
             });
             for (field, pattern) in wanted {
                 // A name may have one certificate for each kind of key.
-                let place = (pattern.clone(), pair.kind);
+                let place = (pattern.clone(), u8::from(*kind));
                 match taken.get(&place) {
                     Some((other, _)) if *other == source => {}
                     Some((other, first)) => {

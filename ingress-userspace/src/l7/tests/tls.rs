@@ -237,11 +237,13 @@ fn the_client_chooses_the_kind_of_key() {
     let name = [HostPattern::Exact("a.test".into())];
     let ecdsa = certificate("ecdsa", &name);
     let rsa = rsa_certificate("rsa", &name);
-    let router = Router::start(&Rules::default().certificate(Arc::clone(&rsa)).certificate(Arc::clone(&ecdsa)));
+    let router =
+        Router::start(&Rules::default().certificate(Arc::clone(&rsa)).certificate(Arc::clone(&ecdsa)));
     for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
         let any = client_config(versions, &[]);
         assert_eq!(shown(&connect(router.https, &any, "a.test")), ecdsa.chain[0]);
-        let old = only_schemes(versions, &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256]);
+        let old =
+            only_schemes(versions, &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256]);
         assert_eq!(shown(&connect(router.https, &old, "a.test")), rsa.chain[0]);
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use rustls::server::Acceptor;
 use rustls::pki_types::UnixTime;
+use rustls::server::Acceptor;
 use rustls::{Connection, ServerConfig, ServerConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -53,12 +53,7 @@ pub struct TlsAccept {
 
 impl TlsAccept {
     /// A TLS side that hands its connections to these engines.
-    pub fn new(
-        worker: Rc<Worker>,
-        engine: Rc<Engine>,
-        http2: Rc<Http2>,
-        server: Server,
-    ) -> Rc<Self> {
+    pub fn new(worker: Rc<Worker>, engine: Rc<Engine>, http2: Rc<Http2>, server: Server) -> Rc<Self> {
         let limit = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         Rc::new(Self {
             worker,
@@ -129,7 +124,7 @@ impl TlsAccept {
         let Ok(local) = local else { return };
         let handshake = {
             let _counted = Counted::new(&self.handshakes);
-            tokio::time::timeout(timeouts::HANDSHAKE, self.handshake(&stream)).await
+            tokio::time::timeout(timeouts::HANDSHAKE, self.handshake(&stream, local)).await
         };
         drop(permit);
         let (session, tls) = match handshake {
@@ -152,11 +147,17 @@ impl TlsAccept {
     }
 
     /// `None`: the client left without a word.
-    async fn handshake(&self, stream: &TcpStream) -> io::Result<Option<(ServerConnection, TlsInfo)>> {
+    async fn handshake(
+        &self,
+        stream: &TcpStream,
+        local: SocketAddr,
+    ) -> io::Result<Option<(ServerConnection, TlsInfo)>> {
         let Some(accepted) = client_hello(stream).await? else { return Ok(None) };
         // Names in SNI are ASCII; case does not matter (RFC 6066 3).
         let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-        let policy = self.worker.live().client_policies.find(name.as_deref().unwrap_or_default()).cloned();
+        // Who names no host gets what is wanted where rules name none.
+        let host = name.as_deref().unwrap_or_default();
+        let policy = self.worker.live().router_at(local.ip().to_canonical()).client_policy(host).cloned();
         let config = match &policy {
             Some(policy) => self.config(policy).map_err(io::Error::other)?,
             None => Arc::clone(self.server.plain()),

@@ -95,9 +95,9 @@ impl Policy {
         let leaf = EndEntityCert::try_from(leaf)?;
         let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
         // As OpenSSL does it for nginx: a list says who is revoked, no list says nothing.
-        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-            options.with_status_policy(UnknownStatusPolicy::Allow).build()
-        });
+        let revocation = RevocationOptionsBuilder::new(&lists)
+            .ok()
+            .map(|options| options.with_status_policy(UnknownStatusPolicy::Allow).build());
         let shallow = |path: &VerifiedPath<'_>| {
             let between = path.intermediate_certificates().count();
             if between <= self.depth { Ok(()) } else { Err(webpki::Error::MaximumPathDepthExceeded) }
