@@ -1,10 +1,13 @@
-//! Cluster level: the daemon on the nodes of a lab, fed by a real kube-apiserver. `cargo xtask test cluster` runs it
-//! as root. There is no kubelet: what it and the controllers would write is applied by `world.rs`.
+//! Cluster level, `cargo xtask test cluster`, as root. Most scenarios run the daemon on the nodes of a lab, fed by a real
+//! kube-apiserver: there is no kubelet, and what it and the controllers would write is applied by `world.rs`. Those in
+//! `installed` have a whole cluster, with our image and chart.
 
 use anyhow::Result;
 use ingress_tests::lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod chart;
+mod installed;
 mod instruments;
 mod leader;
 mod outage;
@@ -16,11 +19,20 @@ fn main() -> std::process::ExitCode {
     let mut args = Arguments::from_args();
     // An API server alone keeps a core busy for seconds while it starts.
     args.test_threads.get_or_insert(1);
-    let trials = [instruments::trials(), serving::trials(), outage::trials(), leader::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
-    libtest_mimic::run(&args, trials).exit_code()
+    let trials = [
+        instruments::trials(),
+        serving::trials(),
+        outage::trials(),
+        leader::trials(),
+        chart::trials(),
+        installed::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let conclusion = libtest_mimic::run(&args, trials);
+    installed::finish();
+    conclusion.exit_code()
 }
 
 /// A scenario: fails with its error's whole chain, in one line.

@@ -53,7 +53,7 @@ pub(crate) fn remove(name: &str) {
 
 /// All groups whose names begin with `prefix`.
 pub(crate) fn with_prefix(prefix: &str) -> Vec<String> {
-    let entries = trees().into_iter().filter_map(|tree| fs::read_dir(tree).ok()).flatten().flatten();
+    let entries = all_trees().into_iter().filter_map(|tree| fs::read_dir(tree).ok()).flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<_> = names.filter(|name| name.starts_with(prefix)).collect();
     names.sort();
@@ -94,7 +94,13 @@ fn trees() -> Vec<PathBuf> {
         return vec![root.to_owned()];
     }
     // Beside them a unified tree may be mounted, which then has no controllers.
-    children(root).into_iter().filter(|tree| !is_unified(tree)).collect()
+    all_trees().into_iter().filter(|tree| !is_unified(tree)).collect()
+}
+
+/// Also the one without controllers, in which a container runtime makes groups all the same.
+fn all_trees() -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    if is_unified(root) { vec![root.to_owned()] } else { children(root) }
 }
 
 fn is_unified(tree: &Path) -> bool {

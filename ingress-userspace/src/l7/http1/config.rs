@@ -48,7 +48,8 @@ impl Default for Http1Config {
             pool_timeout: timeouts::UPSTREAM_IDLE,
             pool_size: 320,
             linger: Duration::from_secs(5),
-            drain_idle: Duration::from_secs(1),
+            // Longer than most clients pause: a request that meets the close looks broken to whoever sent it.
+            drain_idle: Duration::from_secs(5),
         }
     }
 }

@@ -1,0 +1,234 @@
+//! The release on a real cluster: three nodes with containerd and kubelet, our image, the chart as helm installs it, and
+//! an external client that asks through the VIP. What happens to such a cluster happens here under load.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ingress_tests::lab::load::{self, HeldConnections, SteadyRequests};
+use libtest_mimic::Trial;
+
+use super::scenario;
+use world::{Installed, NAME, PATIENCE, pods_that_answer, with};
+
+mod others;
+mod world;
+
+/// Connections that are held while something happens, each with a request a second.
+const HELD: usize = 500;
+/// New connections a second.
+const RATE: u32 = 40;
+
+pub(super) fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        scenario("installed::pods_on_all_nodes_answer_through_the_vip", pods_on_all_nodes_answer),
+        scenario("installed::the_daemon_has_the_rights_it_needs_and_no_more", rights),
+    ];
+    trials.extend(others::trials());
+    trials.extend([
+        scenario("installed::a_rollout_breaks_no_connection_and_loses_no_request", rollout),
+        scenario("installed::a_killed_daemon_disturbs_its_own_connections_only", killed_daemon),
+        scenario("installed::traffic_goes_on_without_the_api_server", without_api_server),
+        scenario(
+            "installed::an_upgrade_changes_the_daemons_and_uninstall_leaves_nothing",
+            upgrade_and_uninstall,
+        ),
+        // Last: the node does not come back.
+        scenario("installed::new_connections_are_good_again_soon_after_a_node_died", node_dies),
+    ]);
+    trials
+}
+
+/// Removes the cluster that the scenarios shared.
+pub(super) fn finish() {
+    world::finish();
+}
+
+fn pods_on_all_nodes_answer() -> Result<()> {
+    with(|installed| {
+        let pods = pods_that_answer(installed, &installed.target("web.example.com", "/"), 60)?;
+        println!("installed: answers through the VIP from {}", pods.join(", "));
+        ensure!(pods.len() == 3, "pods on all three nodes should answer, these did: {pods:?}");
+        load::wait_for("the VIP in the Ingress's status", PATIENCE, || {
+            let ingress = installed.get(&["ingress", "web"])?;
+            Ok(ingress["status"]["loadBalancer"]["ingress"][0]["ip"] == Installed::vip().to_string())
+        })
+        .map(drop)
+    })
+}
+
+fn rights() -> Result<()> {
+    with(|installed| {
+        let account = format!("--as=system:serviceaccount:{NAME}:{NAME}");
+        for (expected, words) in [
+            ("yes", "list ingresses.networking.k8s.io -A"),
+            ("yes", "patch ingresses.networking.k8s.io/web --subresource=status"),
+            ("yes", "update leases.coordination.k8s.io/xdp-ingress -n xdp-ingress"),
+            ("no", "patch ingresses.networking.k8s.io/web"),
+            ("no", "update leases.coordination.k8s.io/other -n xdp-ingress"),
+            ("no", "update leases.coordination.k8s.io/xdp-ingress -n default"),
+            ("no", "create pods -A"),
+            ("no", "delete services -A"),
+            ("no", "create secrets -A"),
+            ("no", "create pods --subresource=exec -A"),
+            ("no", "patch nodes"),
+        ] {
+            let mut arguments = vec!["auth", "can-i"];
+            arguments.extend(words.split(' '));
+            arguments.push(&account);
+            // `no` is an exit status of 1.
+            let said = if installed.kubernetes.kubectl(&arguments).is_ok() { "yes" } else { "no" };
+            ensure!(said == expected, "can-i {words}: {said} instead of {expected}");
+        }
+        let pod = installed.get(&["pod", "-n", NAME, &installed.pod_on(0)?])?;
+        let security = &pod["spec"]["containers"][0]["securityContext"];
+        ensure!(security["privileged"] == false && security["readOnlyRootFilesystem"] == true, "{security}");
+        let status = installed.in_daemon(0, &["/usr/bin/xdp-ingress", "status"])?;
+        ensure!(status.contains("node1"), "status in the container says: {status}");
+        Ok(())
+    })
+}
+
+fn rollout() -> Result<()> {
+    with(|installed| {
+        let target = installed.target("web.example.com", "/");
+        let held = HeldConnections::start(installed.client(), &target, HELD, Duration::from_secs(1))?;
+        let requests = SteadyRequests::start(installed.client(), &target, RATE);
+        let started = Instant::now();
+        installed.kubernetes.kubectl(&["rollout", "restart", "-n", NAME, "daemonset/xdp-ingress"])?;
+        installed.wait_for_daemon_set(NAME, NAME)?;
+        let took = started.elapsed();
+        thread::sleep(Duration::from_secs(2));
+        let (held, requests) = (held.finish()?, requests.finish()?);
+        println!(
+            "installed: rollout of 3 daemons in {:.1} s: {} of {HELD} connections broken ({} told to close), {} of {} requests lost, slowest {:.0} ms",
+            took.as_secs_f64(),
+            held.broken(|_| true),
+            held.closed(),
+            requests.lost(),
+            requests.sent(),
+            requests.slowest().as_secs_f64() * 1e3,
+        );
+        ensure!(held.broken(|_| true) == 0, "broken: {:?}", held.failures());
+        ensure!(requests.lost() == 0, "lost: {:?}", requests.losses());
+        Ok(())
+    })
+}
+
+fn killed_daemon() -> Result<()> {
+    with(|installed| {
+        let target = installed.target("web.example.com", "/");
+        let held = HeldConnections::start(installed.client(), &target, HELD, Duration::from_secs(1))?;
+        let requests = SteadyRequests::start(installed.client(), &target, RATE);
+        let victim = installed.owner()?;
+        let pod = installed.pod_on(victim)?;
+        thread::sleep(Duration::from_secs(1));
+        let killed = Instant::now();
+        installed.kubernetes.kubectl(&["delete", "pod", "-n", NAME, &pod, "--force", "--grace-period=0"])?;
+        installed.wait_for_daemon_set(NAME, NAME)?;
+        let back = killed.elapsed();
+        let (held, requests) = (held.finish()?, requests.finish()?);
+        let its = Installed::seen_from_pods(victim);
+        let elsewhere = |node: Option<std::net::IpAddr>| node.is_some_and(|node| !its.contains(&node));
+        println!(
+            "installed: daemon killed: {} of {} connections of other nodes broken, new ones disturbed for {:.2} s ({} of {} requests), replaced after {:.1} s",
+            held.broken(elsewhere),
+            held.count(elsewhere),
+            requests.disturbed_after(killed).as_secs_f64(),
+            requests.lost(),
+            requests.sent(),
+            back.as_secs_f64(),
+        );
+        ensure!(held.broken(elsewhere) == 0, "broken: {:?}", held.failures());
+        ensure!(requests.disturbed_after(killed) < Duration::from_secs(4), "lost: {:?}", requests.losses());
+        Ok(())
+    })
+}
+
+fn without_api_server() -> Result<()> {
+    with(|installed| {
+        let target = installed.target("web.example.com", "/");
+        let requests = SteadyRequests::start(installed.client(), &target, RATE);
+        installed.kubernetes.cluster_mut().stop_api_server();
+        // Longer than a watch's retries: what follows is the same again.
+        thread::sleep(Duration::from_secs(10));
+        let sent = requests.report();
+        installed.kubernetes.cluster_mut().start_api_server()?;
+        let back = Instant::now();
+        installed.kubernetes.apply(&world::ingress("later", "later.example.com", "web", ""))?;
+        installed.until(&installed.target("later.example.com", "/"), |answer| answer.status == 200)?;
+        let live = back.elapsed();
+        installed.kubernetes.kubectl(&["delete", "ingress", "later"])?;
+        let report = requests.finish()?;
+        println!(
+            "installed: {} of {} requests lost in 10 s without the API server; a change was live {:.1} s after it was back",
+            sent.lost(),
+            sent.sent(),
+            live.as_secs_f64()
+        );
+        ensure!(report.lost() == 0, "lost: {:?}", report.losses());
+        Ok(())
+    })
+}
+
+fn upgrade_and_uninstall() -> Result<()> {
+    with(|installed| {
+        let key = || installed.get(&["secret", "-n", NAME, "xdp-ingress-membership"]);
+        let before = key()?["data"].clone();
+        installed.install(&["podLabels.wave=two", "xdpMode=generic"])?;
+        ensure!(key()?["data"] == before, "an upgrade keeps the key of the membership");
+        let pod = installed.get(&["pod", "-n", NAME, &installed.pod_on(0)?])?;
+        ensure!(pod["metadata"]["labels"]["wave"] == "two", "the upgrade did not reach the pods");
+
+        installed.kubernetes.helm(&["uninstall", NAME, "-n", NAME, "--wait"])?;
+        load::wait_for("the pods to be gone", PATIENCE, || {
+            Ok(installed.get(&["pods", "-n", NAME])?["items"].as_array().is_some_and(Vec::is_empty))
+        })?;
+        for kind in ["clusterrole", "clusterrolebinding", "ingressclass", "addresspool"] {
+            let names = installed.kubernetes.kubectl(&["get", kind, "-o", "name"])?;
+            ensure!(!names.contains("xdp-ingress") && !names.contains("/xdp"), "left behind: {names}");
+        }
+        let namespaced = installed.kubernetes.kubectl(&[
+            "get",
+            "all,roles,rolebindings,secrets",
+            "-n",
+            NAME,
+            "-o",
+            "name",
+        ])?;
+        ensure!(!namespaced.contains("xdp-ingress"), "left behind: {namespaced}");
+        Ok(())
+    })
+}
+
+fn node_dies() -> Result<()> {
+    with(|installed| {
+        let target = installed.target("web.example.com", "/");
+        let requests = SteadyRequests::start(installed.client(), &target, RATE);
+        thread::sleep(Duration::from_secs(1));
+        let victim = installed.owner()?;
+        let died = Instant::now();
+        installed.kubernetes.node_mut(victim).shut_down()?;
+        // Longer than a lost SYN is repeated, so that late answers are seen too.
+        thread::sleep(Duration::from_secs(8));
+        let report = requests.finish()?;
+        println!(
+            "installed: node with the VIP died: new connections disturbed for {:.2} s, {} of {} requests lost",
+            report.disturbed_after(died).as_secs_f64(),
+            report.lost(),
+            report.sent(),
+        );
+        // The node's pods are still among the endpoints: Kubernetes takes 40 s to notice. The router must by itself.
+        // A second is the promise; a machine with two cores for a whole cluster gets half of one more.
+        ensure!(
+            report.disturbed_after(died) < Duration::from_millis(1500),
+            "disturbed for {:?}: {:?}",
+            report.disturbed_after(died),
+            report.losses()
+        );
+        Ok(())
+    })
+    .context("a node died")
+}

@@ -1,0 +1,157 @@
+//! Objects as other programs write them: cert-manager's HTTP-01 solver with the Secret that follows, and the canary
+//! Ingress of Flagger and Argo Rollouts.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Result, ensure};
+use ingress_tests::lab::load;
+use libtest_mimic::Trial;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use super::{
+    scenario,
+    world::{Installed, PATIENCE, ingress, pods_that_answer, with},
+};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        scenario("installed::an_http01_solver_answers_and_secrets_come_rotate_and_go", solver_and_secret),
+        scenario("installed::a_canary_ingress_leaves_the_stable_path_alone", canary),
+    ]
+}
+
+/// The Ingress of a site, as its owner writes it: the Secret is not there yet.
+const SITE: &str = r#"apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: site
+  annotations: {cert-manager.io/cluster-issuer: letsencrypt}
+spec:
+  ingressClassName: xdp
+  tls: [{hosts: [site.example.com], secretName: site-tls}]
+  rules:
+    - host: site.example.com
+      http:
+        paths:
+          - {path: /, pathType: Prefix, backend: {service: {name: web, port: {name: http}}}}
+"#;
+
+/// What cert-manager creates for a challenge (its solver pod is played by the lab's backend, which listens on 8089).
+const SOLVER: &str = r#"apiVersion: v1
+kind: Service
+metadata:
+  name: cm-acme-http-solver-x7k2p
+  labels: {acme.cert-manager.io/http-domain: "1182404271", acme.cert-manager.io/http-token: "939017382", acme.cert-manager.io/http01-solver: "true"}
+  annotations: {auth.istio.io/8089: NONE}
+spec:
+  type: NodePort
+  ports: [{name: http, port: 8089, targetPort: 8089}]
+  selector: {app: web}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: cm-acme-http-solver-9w8rz
+  labels: {acme.cert-manager.io/http01-solver: "true"}
+  annotations: {nginx.ingress.kubernetes.io/whitelist-source-range: "0.0.0.0/0,::/0"}
+spec:
+  ingressClassName: xdp
+  rules:
+    - host: site.example.com
+      http:
+        paths:
+          - path: /.well-known/acme-challenge/Jq2kM0-token
+            pathType: Exact
+            backend: {service: {name: cm-acme-http-solver-x7k2p, port: {number: 8089}}}
+"#;
+
+fn solver_and_secret() -> Result<()> {
+    with(|installed| {
+        installed.kubernetes.apply(SITE)?;
+        installed.kubernetes.apply(SOLVER)?;
+        let challenge = installed.target("site.example.com", "/.well-known/acme-challenge/Jq2kM0-token");
+        let live = installed.until(&challenge, |answer| {
+            answer.status == 200 && answer.echo().is_ok_and(|echo| echo.request.contains("Jq2kM0-token"))
+        })?;
+        println!(
+            "installed: the solver answered over plain HTTP {:.1} s after it was applied",
+            live.as_secs_f64()
+        );
+
+        // The authority is satisfied: the Secret appears, and the solver goes.
+        for round in ["appears", "is rotated"] {
+            let authority = put_certificate(installed)?;
+            load::wait_for(&format!("the certificate that {round} to be served"), PATIENCE, || {
+                Ok(https(installed, &authority).is_ok())
+            })?;
+        }
+        let authority = installed.kubernetes.lab().dir().join("site.crt").display().to_string();
+        installed.kubernetes.kubectl(&["delete", "secret", "site-tls"])?;
+        load::wait_for("the certificate that is gone not to be served", PATIENCE, || {
+            Ok(https(installed, &authority).is_err())
+        })?;
+        installed.kubernetes.kubectl(&["delete", "ingress", "site", "cm-acme-http-solver-9w8rz"])?;
+        installed.kubernetes.kubectl(&["delete", "service", "cm-acme-http-solver-x7k2p"])?;
+        Ok(())
+    })
+}
+
+/// Makes a certificate and puts it into the Secret; its file, to check answers against.
+fn put_certificate(installed: &Installed) -> Result<String> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["site.example.com".to_owned()])?;
+    let dir = installed.kubernetes.lab().dir();
+    let (certificate, key) = (dir.join("site.crt"), dir.join("site.key"));
+    fs::write(&certificate, cert.pem())?;
+    fs::write(&key, signing_key.serialize_pem())?;
+    let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+    let (cert_flag, key_flag) = (format!("--cert={certificate}"), format!("--key={key}"));
+    let create =
+        ["create", "secret", "tls", "site-tls", &cert_flag, &key_flag, "--dry-run=client", "-o", "yaml"];
+    let secret = installed.kubernetes.kubectl(&create)?;
+    installed.kubernetes.apply(&secret)?;
+    Ok(certificate)
+}
+
+/// Asks over TLS and trusts `authority` alone.
+fn https(installed: &Installed, authority: &str) -> Result<String> {
+    let resolve = format!("site.example.com:443:{}", Installed::vip());
+    let arguments =
+        ["-sS", "--max-time", "3", "--cacert", authority, "--resolve", &resolve, "https://site.example.com/"];
+    installed.client().output("curl", &arguments)
+}
+
+fn canary() -> Result<()> {
+    with(|installed| {
+        // As Flagger's nginx router writes it: a copy of the stable Ingress with two annotations more.
+        let write = |weight: u8| {
+            let annotations = format!(
+                r#"nginx.ingress.kubernetes.io/canary: "true", nginx.ingress.kubernetes.io/canary-weight: "{weight}""#
+            );
+            installed.kubernetes.apply(&ingress("web-canary", "web.example.com", "canary", &annotations))
+        };
+        installed.kubernetes.apply(&super::world::backend("canary", "canary.example.com"))?;
+        installed.wait_for_daemon_set("default", "canary")?;
+        let target = installed.target("web.example.com", "/");
+        write(0)?;
+        std::thread::sleep(Duration::from_secs(2));
+        let pods = pods_that_answer(installed, &target, 30)?;
+        ensure!(pods.iter().all(|pod| pod.starts_with("web-")), "a weight of 0 is nobody: {pods:?}");
+        write(100)?;
+        load::wait_for(
+            "the canary to get all requests, or an Event that says that it cannot",
+            PATIENCE,
+            || {
+                let pods = pods_that_answer(installed, &target, 10)?;
+                Ok(pods.iter().all(|pod| pod.starts_with("canary-"))
+                    || installed.has_warning("web-canary", "canary")?)
+            },
+        )?;
+        let all = pods_that_answer(installed, &target, 30)?;
+        println!("installed: with a canary weight of 100 these answer: {}", all.join(", "));
+        installed.kubernetes.kubectl(&["delete", "ingress", "web-canary", "canary"])?;
+        installed.kubernetes.kubectl(&["delete", "daemonset,service", "canary"])?;
+        installed
+            .until(&target, |answer| answer.echo().is_ok_and(|echo| echo.pod.starts_with("web-")))
+            .map(drop)
+    })
+}
