@@ -13,6 +13,7 @@ use libtest_mimic::Trial;
 use super::scenario;
 use world::{Installed, NAME, PATIENCE, pods_that_answer, with};
 
+mod conformance;
 mod others;
 mod world;
 
@@ -27,6 +28,7 @@ pub(super) fn trials() -> Vec<Trial> {
         scenario("installed::the_daemon_has_the_rights_it_needs_and_no_more", rights),
     ];
     trials.extend(others::trials());
+    trials.extend(conformance::trials());
     trials.extend([
         scenario("installed::a_rollout_breaks_no_connection_and_loses_no_request", rollout),
         scenario("installed::a_killed_daemon_disturbs_its_own_connections_only", killed_daemon),

@@ -44,6 +44,8 @@ enum Verb {
     Cluster(cluster::Args),
     /// Run the tests: all levels, or one; ends with `N passed, N failed`.
     Test(test::Args),
+    /// The scenarios of ingress-controller-conformance on the real cluster; writes docs/conformance.md.
+    Conformance,
     /// Measure: ns per packet, CPU per request, beside nginx and HAProxy.
     Bench(bench::Args),
     /// Pack the daemon as an OCI archive (target/xtask/images/xdp-ingress.tar), with its bill of materials beside it.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(&args),
         Verb::Cluster(args) => cluster::run(&args),
         Verb::Test(args) => return test::run(&args),
+        Verb::Conformance => return test::conformance(),
         Verb::Bench(args) => bench::run(&args),
         Verb::Image(args) => image::run(&args),
         Verb::Ci => ci::run(),

@@ -59,6 +59,30 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// `cargo xtask conformance`: the scenarios by name, with their table written to the docs. What is written is known to
+/// the test itself, so that `cargo xtask test cluster` notices when it is no longer true.
+pub(crate) fn conformance() -> ExitCode {
+    let mut cluster = Level::Cluster.commands();
+    let run = Level::Cluster.set_up().and_then(|()| {
+        let mut total = Summary::default();
+        for command in &mut cluster {
+            command.args(["--", "conformance", "--nocapture"]).env("XDP_INGRESS_UPDATE", "1");
+            total += run_binaries(command)?;
+        }
+        Ok(total)
+    });
+    match run {
+        Ok(total) => {
+            println!("{total}");
+            if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            println!("conformance did not run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl Level {
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
