@@ -7,7 +7,7 @@ mod kubernetes;
 mod manifest;
 mod objects;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,7 +28,8 @@ pub async fn directory(path: PathBuf) -> anyhow::Result<Receiver> {
     directory::start(path).await
 }
 
-/// Starts a source over an API server. Returns at once; the first objects come when every kind has been listed.
-pub fn kubernetes(client: &kube::Client) -> Receiver {
-    kubernetes::start(client)
+/// Starts a source over an API server. Returns at once; the first objects come when every kind has been listed, or, if
+/// that takes long and an earlier daemon left some below `state_dir`, from there.
+pub fn kubernetes(client: &kube::Client, state_dir: &Path) -> Receiver {
+    kubernetes::start(client, state_dir)
 }

@@ -12,6 +12,7 @@ mod instruments;
 mod leader;
 mod outage;
 mod serving;
+mod vips;
 mod world;
 
 fn main() -> std::process::ExitCode {
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
         serving::trials(),
         outage::trials(),
         leader::trials(),
+        vips::trials(),
         chart::trials(),
         installed::trials(),
     ]

@@ -1,21 +1,34 @@
 //! The API server away: everything goes on with the last known state, and changes are seen again when it is back.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ingress_tests::lab::{Node, http::Target, load::SteadyRequests, manifests::TWO_HOSTS};
+use ingress_tests::lab::{
+    Node,
+    http::Target,
+    load::{self, SteadyRequests},
+    manifests::TWO_HOSTS,
+};
 use libtest_mimic::Trial;
 
-use super::{scenario, world::World};
+use super::{
+    scenario,
+    world::{LIVE, World},
+};
 
 /// Longer than a watch's first retries.
 const OUTAGE: Duration = Duration::from_secs(5);
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![scenario("outage::traffic_goes_on_without_the_api_server", traffic_goes_on)]
+    vec![
+        scenario("outage::traffic_goes_on_without_the_api_server", traffic_goes_on),
+        scenario("outage::a_daemon_that_starts_meanwhile_serves_from_disk", serves_from_disk),
+    ]
 }
 
 fn traffic_goes_on() -> Result<()> {
@@ -44,5 +57,40 @@ fn traffic_goes_on() -> Result<()> {
         live.as_secs_f64()
     );
     ensure!(report.lost() == 0, "lost: {:?}", report.losses());
+    Ok(())
+}
+
+fn serves_from_disk() -> Result<()> {
+    let mut world = World::start("kmemory", 1)?;
+    world.apply(TWO_HOSTS)?;
+    world.start_daemons()?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+    let node = &world.lab.nodes()[0];
+    let file = node.state_dir().join("memory/objects");
+    load::wait_for("the Ingress on disk", LIVE, || {
+        Ok(fs::read_to_string(&file).is_ok_and(|text| text.contains("app.test.com")))
+    })?;
+    let mode = fs::metadata(&file)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "others may read the Secrets: {mode:o}");
+
+    world.cluster.stop_api_server();
+    world.lab.nodes()[0].kill_daemon();
+    let started = Instant::now();
+    world.start_daemons()?;
+    let served = world.until_served_by(("app.prod.com", "/"), "service2", started)?;
+
+    // And what changes is seen once the API server is back.
+    world.cluster.start_api_server()?;
+    let back = Instant::now();
+    let other: Vec<_> = world.lab.pods_of("service2").collect();
+    world.lab.declare_endpoints("service1", &other)?;
+    world.apply_changes()?;
+    let live = world.until_served_by(("app.test.com", "/"), "service2", back)?;
+    println!(
+        "kmemory: without an API server a daemon serves {:.1} s after its start; a change is live {:.1} s after the API \
+         server is back",
+        served.as_secs_f64(),
+        live.as_secs_f64()
+    );
     Ok(())
 }

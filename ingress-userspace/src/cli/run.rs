@@ -105,8 +105,8 @@ async fn serve_objects(
     daemon.start_router(L7::start(l7_config(arguments)?, &first.snapshot)?);
     daemon.publish(&first);
     let (published, receiver) = watch::channel(first.published());
-    let reporter =
-        client.map(|client| tokio::spawn(status::run(client, status::Config::new(daemon.node()), receiver)));
+    let mut reporter = Reporter::new(client, daemon.node(), receiver);
+    reporter.start_with(&first);
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
 
     let mut ticket_key = pin!(follow_ticket_key(arguments, daemon));
@@ -116,6 +116,7 @@ async fn serve_objects(
                 let change = change?;
                 daemon.publish(&change);
                 published.send_replace(change.published());
+                reporter.start_with(&change);
             }
             never = &mut ticket_key => match never {},
             () = stop.asked() => break,
@@ -127,11 +128,38 @@ async fn serve_objects(
         () = stop.asked() => tracing::warn!("told to stop twice: cutting what is still open"),
     }
     drop(published);
-    if let Some(reporter) = reporter {
-        // It gives the Lease back, so that another node writes at once; the API server may be away.
-        let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
-    }
+    reporter.finish().await;
     Ok(())
+}
+
+/// Who writes statuses and Events, once the objects are those of the API server: what was remembered may lack Ingresses,
+/// and those would lose their status.
+struct Reporter {
+    waiting: Option<(kube::Client, status::Config, watch::Receiver<Published>)>,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Reporter {
+    fn new(client: Option<kube::Client>, node: &str, published: watch::Receiver<Published>) -> Self {
+        let waiting = client.map(|client| (client, status::Config::new(node), published));
+        Self { waiting, running: None }
+    }
+
+    fn start_with(&mut self, change: &Change) {
+        if !change.is_remembered
+            && let Some((client, config, published)) = self.waiting.take()
+        {
+            self.running = Some(tokio::spawn(status::run(client, config, published)));
+        }
+    }
+
+    /// It gives the Lease back, so that another node writes at once; the API server may be away.
+    async fn finish(self) {
+        drop(self.waiting);
+        if let Some(running) = self.running {
+            let _ = tokio::time::timeout(Duration::from_secs(2), running).await;
+        }
+    }
 }
 
 async fn drain(daemon: &Daemon, grace: Duration) {
@@ -147,6 +175,8 @@ async fn drain(daemon: &Daemon, grace: Duration) {
 pub(super) struct Change {
     snapshot: Arc<crate::model::Snapshot>,
     problems: Arc<Vec<crate::model::Problem>>,
+    /// The objects were not all the API server's.
+    is_remembered: bool,
     /// When it was taken from the source.
     since: Instant,
 }
@@ -167,13 +197,14 @@ async fn next_change(
         let since = Instant::now();
         let Some(latest) = objects.borrow_and_update().clone() else { continue };
         let now = jiff::Timestamp::now().as_second();
+        let is_remembered = latest.is_remembered;
         let translator = Arc::clone(translator);
         // Up to seconds where very much changes at once: not on a thread that must answer probes.
         let translated = tokio::task::spawn_blocking(move || {
             translator.lock().unwrap_or_else(PoisonError::into_inner).translate(&latest, now)
         });
         let (snapshot, problems) = translated.await.context("translating the objects")?;
-        return Ok(Change { snapshot, problems, since });
+        return Ok(Change { snapshot, problems, is_remembered, since });
     }
 }
 
@@ -182,7 +213,8 @@ async fn start_source(arguments: &RunArgs) -> anyhow::Result<(source::Receiver, 
         SourceArg::Directory(path) => Ok((source::directory(path.clone()).await?, None)),
         SourceArg::Kubernetes => {
             let client = source::client(arguments.kubeconfig.as_deref()).await?;
-            Ok((source::kubernetes(&client), Some(client)))
+            let objects = source::kubernetes(&client, &arguments.state_dir);
+            Ok((objects, Some(client)))
         }
     }
 }

@@ -4,8 +4,10 @@
 
 mod client;
 mod kind;
+mod memory;
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +22,18 @@ use tokio::sync::{Notify, mpsc};
 use super::{COALESCE, Objects, Receiver, Stored};
 use crate::api::{AddressPool, IngressClassParameters};
 use kind::Watched;
+use memory::Memory;
 
 pub use client::client;
+
+/// How long the API server may take to list everything before what an earlier daemon left is served.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Kinds that can be missing from the API server.
 const OPTIONAL: bool = true;
 
 /// Starts the watches; they end when the receiver is dropped.
-pub(super) fn start(client: &Client) -> Receiver {
+pub(super) fn start(client: &Client, state_dir: &Path) -> Receiver {
     let (updates, inbox) = mpsc::channel(1024);
     let reachable = Arc::new(Notify::new());
     let watches = Watches { client, updates: &updates, reachable: &reachable };
@@ -44,7 +50,10 @@ pub(super) fn start(client: &Client) -> Receiver {
         watches.start::<IngressClassParameters>(all(), OPTIONAL),
     ];
     let (sender, receiver) = tokio::sync::watch::channel(None);
-    tokio::spawn(collect(inbox, kinds.len(), sender));
+    let memory = Memory::new(state_dir);
+    let remembered = memory.read();
+    tokio::spawn(collect(inbox, kinds.len(), remembered, sender));
+    tokio::spawn(memory.keep(receiver.clone()));
     receiver
 }
 
@@ -57,19 +66,33 @@ struct Update {
 }
 
 /// Applies the updates and publishes: for the first time when every kind has been listed, since a half-filled store
-/// would withdraw routes that are in use.
+/// would withdraw routes that are in use. What is remembered is not half-filled: after a while it is served, with all that
+/// has been heard since.
 async fn collect(
     mut inbox: mpsc::Receiver<Update>,
     mut missing: usize,
+    remembered: Option<Objects>,
     sender: tokio::sync::watch::Sender<Option<Objects>>,
 ) {
-    let mut objects = Objects::default();
+    let mut is_remembered = remembered.is_some();
+    let mut objects = remembered.unwrap_or_default();
     let mut changed = false;
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
+    let mut is_patient = true;
     loop {
         let first = tokio::select! {
             () = sender.closed() => return,
+            () = &mut patience, if is_patient => {
+                is_patient = false;
+                changed |= is_remembered;
+                if is_remembered {
+                    tracing::warn!("the API server has not told everything yet: serving what was known before, from disk");
+                }
+                None
+            }
             update = inbox.recv() => match update {
-                Some(update) => update,
+                Some(update) => Some(update),
                 None => return,
             },
         };
@@ -77,15 +100,19 @@ async fn collect(
             changed |= (update.apply)(&mut objects);
             if update.first {
                 missing -= 1;
-                changed = true;
+                changed |= missing == 0;
             }
         };
-        take(first);
-        let rest = tokio::time::Instant::now() + COALESCE;
-        while let Ok(Some(update)) = tokio::time::timeout_at(rest, inbox.recv()).await {
-            take(update);
+        if let Some(first) = first {
+            take(first);
+            let rest = tokio::time::Instant::now() + COALESCE;
+            while let Ok(Some(update)) = tokio::time::timeout_at(rest, inbox.recv()).await {
+                take(update);
+            }
         }
-        if changed && missing == 0 {
+        is_remembered &= missing > 0;
+        objects.is_remembered = is_remembered;
+        if changed && (missing == 0 || (is_remembered && !is_patient)) {
             changed = false;
             sender.send_replace(Some(objects.clone()));
         }

@@ -10,6 +10,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{AddressPool, IngressClassParameters};
 use crate::model::{Kind, ObjectRef, Problem};
 
@@ -155,6 +157,20 @@ macro_rules! kinds {
             $(#[doc = $doc] pub $field: Store<$kind>,)*
             /// What the source could not read: broken manifests.
             pub problems: Arc<Vec<Problem>>,
+            /// They are those of an earlier daemon, from disk, at least in part: the API server has not told all yet.
+            pub is_remembered: bool,
+        }
+
+        /// As it is written to disk.
+        #[derive(Serialize)]
+        struct Written<'a> {
+            $($field: Vec<&'a $kind>,)*
+        }
+
+        /// As it is read from there.
+        #[derive(Deserialize)]
+        struct Read {
+            $($field: Vec<$kind>,)*
         }
 
         /// One object of any kind that the store holds.
@@ -194,10 +210,28 @@ macro_rules! kinds {
         impl Objects {
             /// Whether nothing has changed between them but `EndpointSlice`s.
             pub fn differ_only_in_slices(&self, other: &Self) -> bool {
-                let Self { $($field,)* problems } = self;
+                let Self { $($field,)* problems, is_remembered: _ } = self;
                 let mut others = true;
                 $(others &= Kind::$kind == Kind::EndpointSlice || $field.is(&other.$field);)*
                 others && Arc::ptr_eq(problems, &other.problems)
+            }
+
+            /// All objects, as JSON.
+            pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+                serde_json::to_vec(&Written {
+                    $($field: self.$field.iter().map(|(_, object)| &**object).collect(),)*
+                })
+            }
+
+            /// What `to_json` wrote.
+            pub fn from_json(json: &[u8]) -> serde_json::Result<Self> {
+                let read: Read = serde_json::from_slice(json)?;
+                let mut objects = Self::default();
+                $(
+                    let all = read.$field.into_iter().map(|object| (Key::of(&object.metadata), Arc::new(object)));
+                    objects.$field.replace(all.collect());
+                )*
+                Ok(objects)
             }
 
             /// Puts an object in the place of its older version.
