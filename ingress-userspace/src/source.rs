@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use directory::read_once;
-pub use kubernetes::client;
+pub use kubernetes::{Names, SecretScope, client};
 pub use objects::{Change, Key, Object, Objects, Store, Stored};
 
 /// How long a source waits for more changes before it publishes: long enough for the objects of one `kubectl apply`
@@ -30,6 +30,6 @@ pub async fn directory(path: PathBuf) -> anyhow::Result<Receiver> {
 
 /// Starts a source over an API server. Returns at once; the first objects come when every kind has been listed, or, if
 /// that takes long and an earlier daemon left some below `state_dir`, from there.
-pub fn kubernetes(client: &kube::Client, state_dir: &Path) -> Receiver {
-    kubernetes::start(client, state_dir)
+pub fn kubernetes(client: &kube::Client, state_dir: &Path, secrets: SecretScope) -> Receiver {
+    kubernetes::start(client, state_dir, secrets)
 }

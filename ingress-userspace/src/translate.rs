@@ -7,6 +7,7 @@ mod endpoints;
 mod host;
 mod incremental;
 mod ingress;
+mod named;
 mod node;
 mod order;
 mod path;
@@ -24,6 +25,7 @@ use crate::model::{Problem, Snapshot};
 use crate::source::Objects;
 
 pub use incremental::Translator;
+pub use named::named_secrets;
 
 /// `spec.controller` of our `IngressClass`es.
 pub const CONTROLLER: &str = "xdp-ingress.io/controller";

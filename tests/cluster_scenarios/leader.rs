@@ -46,6 +46,8 @@ const RIGHTS: &[(&[&str], &str)] = &[
     (&["list", "secrets", "--all-namespaces"], "yes"),
     (&["watch", "endpointslices.discovery.k8s.io", "--all-namespaces"], "yes"),
     (&["patch", "ingresses.networking.k8s.io", "--subresource=status"], "yes"),
+    (&["patch", "addresspools.xdp-ingress.io", "--subresource=status"], "yes"),
+    (&["patch", "addresspools.xdp-ingress.io"], "no"),
     (&["create", "events.events.k8s.io"], "yes"),
     (&["create", "leases.coordination.k8s.io", "--namespace=xdp-ingress"], "yes"),
     (&["update", "leases.coordination.k8s.io/xdp-ingress", "--namespace=xdp-ingress"], "yes"),

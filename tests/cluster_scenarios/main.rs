@@ -11,6 +11,7 @@ mod installed;
 mod instruments;
 mod leader;
 mod outage;
+mod secrets;
 mod serving;
 mod vips;
 mod world;
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
         outage::trials(),
         leader::trials(),
         vips::trials(),
+        secrets::trials(),
         chart::trials(),
         installed::trials(),
     ]

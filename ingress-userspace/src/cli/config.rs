@@ -48,6 +48,15 @@ pub enum Switch {
     Off,
 }
 
+/// Which Secrets are read from the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Secrets {
+    /// Those that our Ingresses name, each by its name.
+    Named,
+    /// All of type `kubernetes.io/tls`, in one watch.
+    Tls,
+}
+
 /// How the XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum XdpMode {
@@ -115,6 +124,9 @@ pub struct RunArgs {
     /// Backend of requests that no rule matches.
     #[arg(long, env = "XDP_INGRESS_DEFAULT_BACKEND", value_name = "NAMESPACE/SERVICE:PORT")]
     pub default_backend: Option<DefaultBackend>,
+    /// Which Secrets to read from the API server.
+    #[arg(long, env = "XDP_INGRESS_SECRETS", value_enum, default_value_t = Secrets::Named)]
+    pub secrets: Secrets,
     /// Router threads; one per core by default.
     #[arg(long, env = "XDP_INGRESS_WORKERS", value_name = "N")]
     pub workers: Option<std::num::NonZeroUsize>,

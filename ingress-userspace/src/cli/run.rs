@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::client::SOCKET_NAME;
-use super::config::{RunArgs, SourceArg, Switch, XdpMode};
+use super::config::{RunArgs, Secrets, SourceArg, Switch, XdpMode};
 use crate::l4::membership::Key;
 use crate::l4::{self, L4};
 use crate::l7::tls::tickets::Seed;
@@ -23,7 +23,7 @@ use crate::l7::{self, L7};
 use crate::observe::admin;
 use crate::source;
 use crate::status::{self, Published};
-use crate::translate::{Settings, Translator};
+use crate::translate::{Settings, Translator, named_secrets};
 use daemon::Daemon;
 
 /// How long the others need to learn that this node drains, before its router stops accepting: heartbeats of the
@@ -213,8 +213,18 @@ async fn start_source(arguments: &RunArgs) -> anyhow::Result<(source::Receiver, 
         SourceArg::Directory(path) => Ok((source::directory(path.clone()).await?, None)),
         SourceArg::Kubernetes => {
             let client = source::client(arguments.kubeconfig.as_deref()).await?;
-            let objects = source::kubernetes(&client, &arguments.state_dir);
+            let objects = source::kubernetes(&client, &arguments.state_dir, secret_scope(arguments));
             Ok((objects, Some(client)))
+        }
+    }
+}
+
+fn secret_scope(arguments: &RunArgs) -> source::SecretScope {
+    match arguments.secrets {
+        Secrets::Tls => source::SecretScope::AllTls,
+        Secrets::Named => {
+            let settings = settings(arguments);
+            source::SecretScope::Named(Arc::new(move |objects| named_secrets(objects, &settings)))
         }
     }
 }

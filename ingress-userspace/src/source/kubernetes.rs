@@ -1,10 +1,13 @@
-//! The Kubernetes source: one watch per kind (list, then watch with bookmarks), all feeding one store. Started by
+//! The Kubernetes source: one watch per kind (list, then watch with bookmarks), and one per Secret that an Ingress
+//! names, all feeding one store. Started by
 //! `source`. While the API server is away the last state stays; a kind that the server does not have (our custom
 //! resources before their definitions are installed) is empty and asked for again.
 
 mod client;
+mod collector;
 mod kind;
 mod memory;
+mod secrets;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -19,40 +22,55 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
 
-use super::{COALESCE, Objects, Receiver, Stored};
+use super::{Objects, Receiver, Stored};
 use crate::api::{AddressPool, IngressClassParameters};
+use collector::Collector;
 use kind::Watched;
 use memory::Memory;
+use secrets::Secrets;
 
 pub use client::client;
-
-/// How long the API server may take to list everything before what an earlier daemon left is served.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub use secrets::Names;
 
 /// Kinds that can be missing from the API server.
 const OPTIONAL: bool = true;
 
+/// Which Secrets are read.
+pub enum SecretScope {
+    /// Those that these objects name.
+    Named(Names),
+    /// All of type `kubernetes.io/tls`, in one watch.
+    AllTls,
+}
+
 /// Starts the watches; they end when the receiver is dropped.
-pub(super) fn start(client: &Client, state_dir: &Path) -> Receiver {
+pub(super) fn start(client: &Client, state_dir: &Path, secrets: SecretScope) -> Receiver {
     let (updates, inbox) = mpsc::channel(1024);
     let reachable = Arc::new(Notify::new());
     let watches = Watches { client, updates: &updates, reachable: &reachable };
     let all = watcher::Config::default;
-    let kinds = [
+    let mut kinds = vec![
         watches.start::<Ingress>(all(), !OPTIONAL),
         watches.start::<IngressClass>(all(), !OPTIONAL),
         watches.start::<Service>(all(), !OPTIONAL),
         watches.start::<EndpointSlice>(all(), !OPTIONAL),
-        // The others hold what is none of our business.
-        watches.start::<Secret>(all().fields("type=kubernetes.io/tls"), !OPTIONAL),
         watches.start::<Node>(all(), !OPTIONAL),
         watches.start::<AddressPool>(all(), OPTIONAL),
         watches.start::<IngressClassParameters>(all(), OPTIONAL),
     ];
+    let secrets = match secrets {
+        SecretScope::Named(names) => {
+            Some(Secrets::new(client.clone(), names, updates.downgrade(), Arc::clone(&reachable)))
+        }
+        SecretScope::AllTls => {
+            kinds.push(watches.start::<Secret>(all().fields("type=kubernetes.io/tls"), !OPTIONAL));
+            None
+        }
+    };
     let (sender, receiver) = tokio::sync::watch::channel(None);
     let memory = Memory::new(state_dir);
     let remembered = memory.read();
-    tokio::spawn(collect(inbox, kinds.len(), remembered, sender));
+    tokio::spawn(Collector::new(kinds.len(), secrets, remembered, sender).run(inbox));
     tokio::spawn(memory.keep(receiver.clone()));
     receiver
 }
@@ -61,62 +79,17 @@ pub(super) fn start(client: &Client, state_dir: &Path) -> Receiver {
 struct Update {
     /// Changes the store; whether anything is different.
     apply: Box<dyn FnOnce(&mut Objects) -> bool + Send>,
-    /// The kind has been listed for the first time.
-    first: bool,
+    /// It has listed its objects for the first time.
+    first: Option<Heard>,
 }
 
-/// Applies the updates and publishes: for the first time when every kind has been listed, since a half-filled store
-/// would withdraw routes that are in use. What is remembered is not half-filled: after a while it is served, with all that
-/// has been heard since.
-async fn collect(
-    mut inbox: mpsc::Receiver<Update>,
-    mut missing: usize,
-    remembered: Option<Objects>,
-    sender: tokio::sync::watch::Sender<Option<Objects>>,
-) {
-    let mut is_remembered = remembered.is_some();
-    let mut objects = remembered.unwrap_or_default();
-    let mut changed = false;
-    let patience = tokio::time::sleep(PATIENCE);
-    tokio::pin!(patience);
-    let mut is_patient = true;
-    loop {
-        let first = tokio::select! {
-            () = sender.closed() => return,
-            () = &mut patience, if is_patient => {
-                is_patient = false;
-                changed |= is_remembered;
-                if is_remembered {
-                    tracing::warn!("the API server has not told everything yet: serving what was known before, from disk");
-                }
-                None
-            }
-            update = inbox.recv() => match update {
-                Some(update) => Some(update),
-                None => return,
-            },
-        };
-        let mut take = |update: Update| {
-            changed |= (update.apply)(&mut objects);
-            if update.first {
-                missing -= 1;
-                changed |= missing == 0;
-            }
-        };
-        if let Some(first) = first {
-            take(first);
-            let rest = tokio::time::Instant::now() + COALESCE;
-            while let Ok(Some(update)) = tokio::time::timeout_at(rest, inbox.recv()).await {
-                take(update);
-            }
-        }
-        is_remembered &= missing > 0;
-        objects.is_remembered = is_remembered;
-        if changed && (missing == 0 || (is_remembered && !is_patient)) {
-            changed = false;
-            sender.send_replace(Some(objects.clone()));
-        }
-    }
+/// Who has been heard for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Heard {
+    /// One of the kinds.
+    Kind,
+    /// Some Secrets.
+    Secrets(secrets::Scope),
 }
 
 /// What the watches have in common.
@@ -134,7 +107,12 @@ impl Watches<'_> {
         K: Stored + Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + PartialEq,
     {
         let stream = watcher(Api::<K>::all(self.client.clone()), config);
-        tokio::spawn(kind::run(stream, optional, self.updates.clone(), Arc::clone(self.reachable)));
+        tokio::spawn(kind::run(
+            stream,
+            kind::whole(optional),
+            self.updates.clone(),
+            Arc::clone(self.reachable),
+        ));
     }
 }
 

@@ -12,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{Error, Event};
 use tokio::sync::{Notify, mpsc};
 
-use super::{Backoff, Update};
+use super::{Backoff, Heard, Update};
 use crate::api::{AddressPool, IngressClassParameters};
+use crate::model::Kind;
 use crate::source::{Key, Objects, Store, Stored};
 
 /// `kubectl apply` keeps a copy of the whole object here.
@@ -57,17 +58,32 @@ watched! {
     IngressClassParameters;
 }
 
+/// What a watch is about.
+pub(super) struct Part<F> {
+    /// Said when it has been listed for the first time.
+    pub(super) heard: Heard,
+    /// It may be missing from the API server.
+    pub(super) optional: bool,
+    /// Which objects of the kind are its own: no others are stored, replaced or removed.
+    pub(super) holds: F,
+}
+
+/// A whole kind.
+pub(super) fn whole(optional: bool) -> Part<fn(&Key) -> bool> {
+    Part { heard: Heard::Kind, optional, holds: |_| true }
+}
+
 /// Reads the watch until nobody listens any more.
-pub(super) async fn run<K: Watched + PartialEq>(
+pub(super) async fn run<K: Watched + PartialEq, F: Fn(&Key) -> bool + Clone + Send + 'static>(
     stream: impl Stream<Item = Result<Event<K>, Error>>,
-    optional: bool,
+    Part { heard, optional, holds }: Part<F>,
     updates: mpsc::Sender<Update>,
     reachable: Arc<Notify>,
 ) {
     let mut stream = pin!(stream);
     let mut listing: BTreeMap<Key, Arc<K>> = BTreeMap::new();
     let mut backoff = Backoff::default();
-    let mut first = true;
+    let mut first = Some(heard);
     while let Some(event) = stream.next().await {
         let apply: Box<dyn FnOnce(&mut Objects) -> bool + Send> = match event {
             Ok(Event::Init) => {
@@ -76,27 +92,38 @@ pub(super) async fn run<K: Watched + PartialEq>(
             }
             Ok(Event::InitApply(object)) => {
                 let (key, object) = prepare(object);
-                listing.insert(key, object);
+                if holds(&key) {
+                    listing.insert(key, object);
+                }
                 continue;
             }
             Ok(Event::InitDone) => {
                 let listed = std::mem::take(&mut listing);
-                Box::new(move |objects| replace(K::store_mut(objects), listed))
+                let holds = holds.clone();
+                Box::new(move |objects| replace(K::store_mut(objects), listed, holds))
             }
             Ok(Event::Apply(object)) => {
                 let (key, object) = prepare(object);
+                if !holds(&key) {
+                    continue;
+                }
                 Box::new(move |objects| put(K::store_mut(objects), key, object))
             }
             Ok(Event::Delete(object)) => {
                 let (key, _) = prepare(object);
+                if !holds(&key) {
+                    continue;
+                }
                 Box::new(move |objects| K::store_mut(objects).remove(&key).is_some())
             }
             Err(error) => {
-                let absent = optional && is_absent(&error);
+                let absent = optional && is_absent::<K>(&error);
                 report::<K>(&error, absent, backoff.failures);
                 if absent {
-                    let empty = |objects: &mut Objects| replace(K::store_mut(objects), BTreeMap::new());
-                    let update = Update { apply: Box::new(empty), first: std::mem::take(&mut first) };
+                    let holds = holds.clone();
+                    let empty =
+                        |objects: &mut Objects| replace(K::store_mut(objects), BTreeMap::new(), holds);
+                    let update = Update { apply: Box::new(empty), first: first.take() };
                     if updates.send(update).await.is_err() {
                         return;
                     }
@@ -114,7 +141,7 @@ pub(super) async fn run<K: Watched + PartialEq>(
             reachable.notify_waiters();
             backoff = Backoff::default();
         }
-        if updates.send(Update { apply, first: std::mem::take(&mut first) }).await.is_err() {
+        if updates.send(Update { apply, first: first.take() }).await.is_err() {
             return;
         }
     }
@@ -142,7 +169,15 @@ fn put<K: PartialEq>(store: &mut Store<K>, key: Key, object: Arc<K>) -> bool {
 
 /// After a watch that started anew most objects are as they were: those keep their place, so that what is compared by
 /// identity further on is not built again.
-fn replace<K: PartialEq>(store: &mut Store<K>, mut listed: BTreeMap<Key, Arc<K>>) -> bool {
+fn replace<K: PartialEq>(
+    store: &mut Store<K>,
+    mut listed: BTreeMap<Key, Arc<K>>,
+    holds: impl Fn(&Key) -> bool,
+) -> bool {
+    // What belongs to other watches of this kind stays.
+    for (key, object) in store.iter().filter(|(key, _)| !holds(key)) {
+        listed.insert(key.clone(), Arc::clone(object));
+    }
     let mut same = listed.len() == store.len();
     for (key, object) in &mut listed {
         match store.find(key) {
@@ -157,10 +192,13 @@ fn replace<K: PartialEq>(store: &mut Store<K>, mut listed: BTreeMap<Key, Arc<K>>
 }
 
 /// The API server does not have this kind.
-fn is_absent(error: &Error) -> bool {
+fn is_absent<K: Stored>(error: &Error) -> bool {
     match error {
         Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        | Error::WatchStartFailed(kube::Error::Api(status)) => {
+            // A Secret that RBAC keeps from us is as good as missing: its certificate is, and all else is served.
+            status.code == 404 || (status.code == 403 && K::KIND == Kind::Secret)
+        }
         _ => false,
     }
 }
@@ -169,6 +207,12 @@ fn is_absent(error: &Error) -> bool {
 fn report<K: Stored>(error: &Error, absent: bool, failures: u32) {
     if failures > 0 {
         tracing::debug!(kind = %K::KIND, %error, failures, "still not watched");
+    } else if absent && K::KIND == Kind::Secret {
+        tracing::warn!(
+            error = %chain(error),
+            "a Secret that an Ingress names may not be read: give the ServiceAccount get, list and watch for it; going on \
+             without"
+        );
     } else if absent {
         tracing::warn!(
             kind = %K::KIND,

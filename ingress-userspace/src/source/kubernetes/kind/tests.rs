@@ -29,12 +29,12 @@ fn absent() -> Error {
 /// Runs the watch over these events; the store and, per update, whether it changed anything and was the first.
 async fn events(events: Vec<Result<Event<Service>, Error>>, optional: bool) -> (Objects, Vec<(bool, bool)>) {
     let (sender, mut updates) = mpsc::channel(1024);
-    run(stream::iter(events), optional, sender, Arc::default()).await;
+    run(stream::iter(events), whole(optional), sender, Arc::default()).await;
     let mut objects = Objects::default();
     let mut log = Vec::new();
     while let Some(update) = updates.recv().await {
         let changed = (update.apply)(&mut objects);
-        log.push((changed, update.first));
+        log.push((changed, update.first.is_some()));
     }
     (objects, log)
 }
