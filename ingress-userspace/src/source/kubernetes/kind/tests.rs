@@ -76,7 +76,7 @@ async fn a_new_list_replaces_all_at_once() {
     };
     let (sender, mut updates) = mpsc::channel(16);
     let all = list(&["a", "b"]).into_iter().chain(list(&["a", "b"])).chain(list(&["b", "c"]));
-    run(stream::iter(all.collect::<Vec<_>>()), false, sender, Arc::default()).await;
+    run(stream::iter(all.collect::<Vec<_>>()), whole(false), sender, Arc::default()).await;
     let mut objects = Objects::default();
     assert!((updates.recv().await.unwrap().apply)(&mut objects));
     let before = Arc::clone(objects.services.get("ns", "b").unwrap());
