@@ -81,26 +81,31 @@ const NO_FLAGS: u64 = 0;
 #[repr(align(8))]
 struct SocketKey(bpf_sock_tuple);
 
-/// The connection of the segment whose headers are at `l3` and `l4`, in the network namespace of the interface: see
+/// What [`find_socket`] may find.
+const NOTHING: u32 = 0;
+const CONNECTION: u32 = 1;
+const LISTENER: u32 = 2;
+
+/// The socket of the segment whose headers are at `l3` and `l4`, in the network namespace of the interface: see
 /// [`Tables::has_socket4`]. The socket is released before this returns.
 #[inline(always)]
-fn has_socket<H: View>(
+fn find_socket<H: View>(
     ctx: *mut xdp_md,
     l3: u32,
     l4: u32,
     key: impl Fn(&H, &TcpHdr) -> (SocketKey, usize),
-) -> bool {
+) -> u32 {
     let frame = Frame::new(&XdpContext::new(ctx));
     // Bounds that the verifier understands.
     let (l3, l4) = ((l3 & 0xff) as usize, (l4 & 0x3ff) as usize);
-    let (Some(ip), Some(tcp)) = (frame.pointer::<H>(l3), frame.pointer::<TcpHdr>(l4)) else { return false };
+    let (Some(ip), Some(tcp)) = (frame.pointer::<H>(l3), frame.pointer::<TcpHdr>(l4)) else { return NOTHING };
     // SAFETY: both lie inside the frame, as just checked; headers have no alignment.
     let (flags, (mut key, size)) = unsafe { ((*tcp).flags, key(&*ip, &*tcp)) };
     // SAFETY: `key` has at least `size` bytes; the kernel only reads them.
     let socket: *mut bpf_sock =
         unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut key.0, size as u32, CURRENT_NETNS, NO_FLAGS) };
     if socket.is_null() {
-        return false;
+        return NOTHING;
     }
     // SAFETY: not null, and valid until it is released.
     let listens = unsafe { (*socket).state } == LISTEN;
@@ -119,15 +124,15 @@ fn has_socket<H: View>(
             } == 0;
     // SAFETY: looked up above, released once.
     unsafe { bpf_sk_release(socket.cast()) };
-    found
+    if found { CONNECTION } else { LISTENER }
 }
 
-/// [`has_socket`] as a global function: verified by itself, once, and compiled without a thought of what its callers have
+/// [`find_socket`] as a global function: verified by itself, once, and compiled without a thought of what its callers have
 /// checked; what the compiler then leaves out, the verifier would miss.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn has_socket4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    u32::from(has_socket::<Ipv4Hdr>(ctx, l3, l4, |ip, tcp| {
+extern "C" fn find_socket4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
+    find_socket::<Ipv4Hdr>(ctx, l3, l4, |ip, tcp| {
         // SAFETY: plain integers.
         let mut key: SocketKey = unsafe { mem::zeroed() };
         // SAFETY: writes to a union of plain integers.
@@ -136,14 +141,14 @@ extern "C" fn has_socket4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
         (ipv4.sport, ipv4.dport) = (tcp.src.raw(), tcp.dst.raw());
         let size = size_of_val(ipv4);
         (key, size)
-    }))
+    })
 }
 
-/// As [`has_socket4`].
+/// As [`find_socket4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn has_socket6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    u32::from(has_socket::<Ipv6Hdr>(ctx, l3, l4, |ip, tcp| {
+extern "C" fn find_socket6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
+    find_socket::<Ipv6Hdr>(ctx, l3, l4, |ip, tcp| {
         // SAFETY: plain integers.
         let mut key: SocketKey = unsafe { mem::zeroed() };
         // SAFETY: writes to a union of plain integers.
@@ -152,7 +157,7 @@ extern "C" fn has_socket6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
         (ipv6.sport, ipv6.dport) = (tcp.src.raw(), tcp.dst.raw());
         let size = size_of_val(ipv6);
         (key, size)
-    }))
+    })
 }
 
 impl Tables for Kernel {
@@ -230,12 +235,22 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn has_socket4(&self, _tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
-        has_socket4(self.ctx, segment.l3 as u32, segment.l4 as u32) != 0
+        find_socket4(self.ctx, segment.l3 as u32, segment.l4 as u32) == CONNECTION
     }
 
     #[inline(always)]
     fn has_socket6(&self, _tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
-        has_socket6(self.ctx, segment.l3 as u32, segment.l4 as u32) != 0
+        find_socket6(self.ctx, segment.l3 as u32, segment.l4 as u32) == CONNECTION
+    }
+
+    #[inline(always)]
+    fn listens4(&self, _tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
+        find_socket4(self.ctx, segment.l3 as u32, segment.l4 as u32) != NOTHING
+    }
+
+    #[inline(always)]
+    fn listens6(&self, _tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
+        find_socket6(self.ctx, segment.l3 as u32, segment.l4 as u32) != NOTHING
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use ingress_common::{
     abi::Node,
-    steer::{HOP_STEERED, HOP_WALK, Reason},
+    steer::{HOP_STEERED, HOP_WALK, Reason, memory::Memory},
 };
 
 use super::{
@@ -15,6 +15,14 @@ use ingress_common::abi::NodeIndex;
 /// The segment as it goes on to `node` by the flow table or as a new flow.
 fn steered(segment: Segment, node: NodeIndex) -> Segment {
     segment.macs(own_mac_towards(node), mac_of(node)).hops(HOP_STEERED)
+}
+
+/// This node is first, its daemon's last heartbeat is not old, but there is no listener any more. (In the kernel tests there
+/// never is one.)
+fn killed(world: &mut Memory) {
+    rank(world, &[OWN, NEAR]);
+    world.config.heartbeat_timeout_ns = u64::MAX;
+    world.listens = false;
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -75,6 +83,17 @@ pub(super) fn cases() -> Vec<Case> {
                 world.now_ns = 10;
             })
             .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
+        Case::new("a SYN passes over this node if nobody listens here", v4(SYN))
+            .when(killed)
+            .transmits(Reason::ForwardNew, steered(v4(SYN), NEAR)),
+        Case::new("v6: a SYN passes over this node if nobody listens here", v6(SYN))
+            .when(killed)
+            .transmits(Reason::ForwardNew, steered(v6(SYN), NEAR)),
+        Case::new("a SYN stays where a socket takes it", v4(SYN))
+            .when(killed)
+            .when(connected)
+            .when(|world| world.listens = true)
+            .passes(Reason::LocalNew),
         Case::new("a remembered flow goes on", v4(ACK))
             .when(remembered(NEAR))
             .transmits(Reason::ForwardFlow, steered(v4(ACK), NEAR))

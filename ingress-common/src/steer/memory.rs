@@ -99,6 +99,8 @@ pub struct Memory {
     pub sockets4: HashSet<Tuple<Ip4>>,
     /// Connections of the node's own kernel.
     pub sockets6: HashSet<Tuple<Ip6>>,
+    /// The router's listeners are there.
+    pub listens: bool,
     /// `WALK_BUDGET`.
     pub walk_paid_until_ns: Cell<u64>,
 }
@@ -125,6 +127,7 @@ impl Memory {
             flows: Flows::with_sets(64),
             sockets4: HashSet::new(),
             sockets6: HashSet::new(),
+            listens: true,
             walk_paid_until_ns: Cell::new(0),
         }
     }
@@ -188,6 +191,14 @@ impl Tables for Memory {
 
     fn has_socket6(&self, tuple: &Tuple<Ip6>, _segment: &Segment) -> bool {
         self.sockets6.contains(tuple)
+    }
+
+    fn listens4(&self, _tuple: &Tuple<Ip4>, _segment: &Segment) -> bool {
+        self.listens
+    }
+
+    fn listens6(&self, _tuple: &Tuple<Ip6>, _segment: &Segment) -> bool {
+        self.listens
     }
 
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {

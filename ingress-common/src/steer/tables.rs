@@ -51,6 +51,11 @@ pub trait Tables {
     fn has_socket4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> bool;
     /// As [`Self::has_socket4`].
     fn has_socket6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool;
+    /// Whether a socket of this node's kernel takes the SYN `segment`: a listener, or an earlier connection of these
+    /// addresses and ports.
+    fn listens4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> bool;
+    /// As [`Self::listens4`].
+    fn listens6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool;
 
     /// Takes one hand-over out of the budget for walks, as [`super::charge`] computes it. False: none left.
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool;

@@ -57,6 +57,7 @@ pub(super) trait Family {
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>) -> Option<Vip>;
     fn hash(key: &FlowKey, tuple: &Tuple<Self::Addr>) -> FlowHash;
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
+    fn listens<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
     fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()>;
 }
 
@@ -105,7 +106,8 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     let hash = F::hash(&config.flow_key, &tuple);
     let steering = Steering::<F, T> { tables, config, at, tuple, vip, hash, from_peer };
     if flags.is_new_flow() {
-        return Verdict { new_flow: true, ..steering.new_flow(packet) };
+        let segment = Segment { l3: at.l3, l4: at.l4, flags };
+        return Verdict { new_flow: true, ..steering.new_flow(packet, &segment) };
     }
     if steering.uses_memory()
         && let Some(set) = steering.flow_set()
@@ -146,14 +148,21 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
 
     /// A SYN.
     #[inline(always)]
-    fn new_flow<P: Packet + ?Sized>(&self, packet: &mut P) -> Verdict {
-        let own_serves = slot::own_daemon_lives(self.tables, self.config);
-        if self.from_peer && own_serves {
-            self.correct_memory(None);
-            return self.local(Reason::LocalNew);
+    fn new_flow<P: Packet + ?Sized>(&self, packet: &mut P, segment: &Segment) -> Verdict {
+        let own = self.config.own_node;
+        let mut index = NodeIndex::NONE;
+        let mut own_serves = slot::own_daemon_lives(self.tables, self.config);
+        if own_serves {
+            index = if self.from_peer { own } else { self.choose(Question::NewFlow) };
+            // A daemon that was killed a moment ago still has a fresh heartbeat, but no listener: nobody shall be refused.
+            own_serves = index != own
+                || self.config.heartbeat_timeout_ns == 0
+                || F::listens(self.tables, &self.tuple, segment);
         }
-        let index = self.choose(if own_serves { Question::NewFlow } else { Question::NewFlowElsewhere });
-        if index != self.config.own_node
+        if !own_serves {
+            index = self.choose(Question::NewFlowElsewhere);
+        }
+        if index != own
             && let Some(node) = self.tables.node(index)
         {
             self.correct_memory(Some(index));
@@ -162,7 +171,7 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
             return self.forward(packet, index, node, hop_limit, Reason::ForwardNew);
         }
         self.correct_memory(None);
-        self.local(if index == self.config.own_node { Reason::LocalNew } else { Reason::LocalAlone })
+        self.local(if index == own { Reason::LocalNew } else { Reason::LocalAlone })
     }
 
     /// Not a SYN, and the flow table is of no help.
@@ -255,6 +264,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn listens<T: Tables>(tables: &T, tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
+        tables.listens4(tuple, segment)
+    }
+
+    #[inline(always)]
     fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()> {
         packet.at_mut::<Ipv4Hdr>(l3)?.set_ttl(hop_limit);
         Some(())
@@ -277,6 +291,11 @@ impl Family for V6 {
     #[inline(always)]
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
         tables.has_socket6(tuple, segment)
+    }
+
+    #[inline(always)]
+    fn listens<T: Tables>(tables: &T, tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
+        tables.listens6(tuple, segment)
     }
 
     #[inline(always)]
