@@ -1,11 +1,14 @@
 //! The command line: one file per verb. Arguments are parsed once, here, and handed on as plain configuration.
 
 pub mod check;
+pub mod cleanup;
 pub mod client;
 pub mod config;
 pub mod drain;
 pub mod run;
 pub mod status;
+mod table;
+pub mod top;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -58,6 +61,10 @@ enum Verb {
         #[command(flatten)]
         daemon: client::DaemonArgs,
     },
+    /// Watch the packets: VIPs, nodes, new flows and drops per second. `q` ends it.
+    Top(top::TopArgs),
+    /// Take xdp-ingress off this node: programs, pinned maps, VIPs on lo. Stop the daemon first.
+    Cleanup(cleanup::CleanupArgs),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -95,6 +102,8 @@ pub fn main() -> ExitCode {
         Verb::Status { daemon, output } => status::status(&daemon, output).map(|()| ExitCode::SUCCESS),
         Verb::Drain { daemon } => drain::drain(&daemon, true).map(|()| ExitCode::SUCCESS),
         Verb::Undrain { daemon } => drain::drain(&daemon, false).map(|()| ExitCode::SUCCESS),
+        Verb::Top(arguments) => top::top(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Cleanup(arguments) => cleanup::cleanup(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Version => {
             say(&format!("xdp-ingress {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)

@@ -131,6 +131,7 @@ impl L4 {
         let (peers, peers_inbox) = watch::channel(Vec::new());
         let (publish_surroundings, surroundings) = watch::channel(neighbour::Surroundings::default());
         tokio::spawn(neighbour::follow(netlink.clone(), changes, peers_inbox, publish_surroundings));
+        let takeover = load::Takeover::new(loaded.ebpf, loaded.waiting, config.pin_path.clone());
         let engine = Engine {
             own_name: config.node_name.clone(),
             interfaces: config.interfaces,
@@ -150,6 +151,7 @@ impl L4 {
             schedule: announce::Schedule::new(config.announce_interval),
             pulse: heartbeat::Pulse::new(),
             heartbeat: Some(loaded.heartbeat),
+            takeover,
         };
         Ok(Self {
             node_name: config.node_name,
@@ -205,9 +207,10 @@ impl L4 {
 
 /// Takes the L4 front off the node: detaches the program, removes all pins and the VIPs from `lo`.
 pub async fn cleanup(pin_path: &Path) -> std::io::Result<()> {
+    let vips = load::pinned_vips(pin_path);
     load::unload(pin_path)?;
     let netlink = netlink::Netlink::connect()?;
-    if address::Addresses::default().apply(&netlink, &BTreeSet::new()).await {
+    if address::Addresses::left(vips).apply(&netlink, &BTreeSet::new()).await {
         Ok(())
     } else {
         Err(std::io::Error::other("not all VIPs could be removed from lo"))

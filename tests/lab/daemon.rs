@@ -218,6 +218,11 @@ impl Node {
         self.slot().as_ref().map(Process::log_tail).unwrap_or_default()
     }
 
+    /// All that the daemon wrote, also the one before it on this node.
+    pub fn daemon_log(&self) -> String {
+        self.slot().as_ref().map(Process::log).unwrap_or_default()
+    }
+
     pub(super) fn keep(&mut self) {
         if let Some(process) = self.slot().as_mut() {
             process.keep();

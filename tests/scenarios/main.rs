@@ -10,6 +10,7 @@ mod changes;
 mod daemon;
 mod examples;
 mod instruments;
+mod lifecycle;
 mod membership;
 
 fn main() -> std::process::ExitCode {
@@ -22,6 +23,7 @@ fn main() -> std::process::ExitCode {
         changes::trials(),
         membership::trials(),
         daemon::trials(),
+        lifecycle::trials(),
     ]
     .into_iter()
     .flatten()

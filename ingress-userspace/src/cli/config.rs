@@ -142,6 +142,13 @@ pub struct RunArgs {
     #[arg(long, env = "XDP_INGRESS_TICKET_KEY_FILE", value_name = "FILE")]
     pub ticket_key_file: Option<PathBuf>,
 
+    /// With more nodes than this they watch each other by SWIM gossip instead of all-to-all heartbeats. The same on all
+    /// nodes.
+    #[arg(long, env = "XDP_INGRESS_GOSSIP_ABOVE", default_value_t = 32, value_name = "NODES")]
+    pub gossip_above: usize,
+    /// How often the owner of a VIP repeats its announcement (gratuitous ARP, unsolicited neighbour advertisement).
+    #[arg(long, env = "XDP_INGRESS_ANNOUNCE_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub announce_interval: Duration,
     /// Log the verdict of each packet (debugging; costs speed).
     #[arg(long, env = "XDP_INGRESS_BPF_LOG")]
     pub bpf_log: bool,

@@ -264,6 +264,12 @@ fn l4_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l4::Config> {
     };
     config.membership.port = arguments.membership_port;
     config.membership.key = arguments.membership_key_file.as_deref().map(membership_key).transpose()?;
+    config.membership.gossip_above = arguments.gossip_above;
+    anyhow::ensure!(
+        arguments.announce_interval >= Duration::from_secs(1),
+        "--announce-interval must be 1s or more: each announcement is a broadcast on every uplink"
+    );
+    config.announce_interval = arguments.announce_interval;
     config.bpf_log = arguments.bpf_log;
     Ok(config)
 }

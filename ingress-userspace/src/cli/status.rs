@@ -1,7 +1,5 @@
 //! `xdp-ingress status`: the daemon's picture as tables, or as it came (JSON).
 
-mod table;
-
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
@@ -9,9 +7,9 @@ use http::Method;
 
 use super::Output;
 use super::client::{self, DaemonArgs};
+use super::table::{Table, bytes};
 use crate::l4;
 use crate::observe::status::{ProblemStatus, RouterStatus, Status};
-use table::{Table, bytes};
 
 /// Prints what the daemon knows and does.
 pub fn status(daemon: &DaemonArgs, output: Output) -> anyhow::Result<()> {

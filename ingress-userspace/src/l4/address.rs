@@ -78,6 +78,11 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
+    /// Those that an earlier daemon put there, as far as the kernel does not know it itself.
+    pub(crate) const fn left(added: BTreeSet<IpAddr>) -> Self {
+        Self { added }
+    }
+
     /// Makes `lo` carry `wanted`. False if something failed; then call it again later.
     pub(crate) async fn apply(&mut self, netlink: &Netlink, wanted: &BTreeSet<IpAddr>) -> bool {
         let present = match netlink.loopback_addresses().await {

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::address::Addresses;
 use super::announce::{PacketSocket, Schedule, announce};
 use super::heartbeat::{HeartbeatThread, Pulse};
+use super::load::Takeover;
 use super::maps::Heartbeat;
 use super::membership::{Announced, Declared, Liveness, Membership, View};
 use super::neighbour::{Surroundings, Way};
@@ -62,6 +63,8 @@ pub(crate) struct Engine {
     pub(crate) schedule: Schedule,
     pub(crate) pulse: Pulse,
     pub(crate) heartbeat: Option<Heartbeat>,
+    /// Until the tables are in place for the first time, where an earlier version's program runs on.
+    pub(crate) takeover: Option<Takeover>,
 }
 
 /// What is remembered from turn to turn.
@@ -137,7 +140,7 @@ impl Engine {
             return;
         }
         let start = Instant::now();
-        let problem = self.apply(&desired).await;
+        let mut problem = self.apply(&desired).await;
         memory.has_failed = problem.is_some();
         if let Some(problem) = &problem {
             warn!(problem, "the L4 tables are not up to date; trying again");
@@ -154,6 +157,11 @@ impl Engine {
                 Ok(thread) => memory.heartbeat = Some(thread),
                 Err(error) => warn!(%error, "cannot start the heartbeat: new flows go to the other nodes"),
             }
+        }
+        if problem.is_none()
+            && let Some(takeover) = self.takeover.take()
+        {
+            problem = takeover.complete().err();
         }
         memory.in_place.get_or_insert(start);
         if orders.draining {

@@ -1,18 +1,22 @@
 //! Brings the XDP program onto the uplinks: adopts pinned maps, or makes new ones; replaces the program of pinned
 //! links, so that not a packet is lost, or attaches it anew. Called once by `L4::start`; after it, program, links and
-//! maps live in the kernel without us. It never reads maps of another ABI version: those are made anew.
+//! maps live in the kernel without us. It never reads maps of another ABI version: those are made anew, and the program
+//! on the uplinks stays the old one, with its old maps, until the new ones are filled (`takeover`).
 
 mod attach;
 mod bpffs;
 mod error;
+mod takeover;
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::{Array, MapData, MapInfo};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use ingress_common::abi::{self, ABI_VERSION, Config as ConfigValue};
+use ingress_common::abi::{self, ABI_VERSION, Addr, Config as ConfigValue, Ip4, Ip6};
 use tracing::{info, warn};
 
 use super::maps::{self, Counters, Heartbeat, Maps};
@@ -20,6 +24,7 @@ use super::netlink::{Link, Netlink};
 pub use attach::{Attachment, Mode};
 pub use error::StartError;
 use error::chain;
+pub(crate) use takeover::Takeover;
 
 /// `bpf_link` for XDP came with 5.9, the socket look-ups that XDP programs may do with 5.8 or before; 5.10 is the
 /// oldest long-term kernel that has all of it.
@@ -49,6 +54,9 @@ pub(crate) struct Loaded {
     pub(crate) is_adopted: bool,
     /// The rest of the object: the log buffer is taken from it.
     pub(crate) ebpf: Ebpf,
+    /// Interfaces on which an earlier daemon's program still runs with maps that are not these. See
+    /// [`Takeover`].
+    pub(crate) waiting: Vec<attach::Waiting>,
 }
 
 /// Loads and attaches, or says in one sentence why not and leaves nothing new behind.
@@ -61,10 +69,12 @@ pub(crate) async fn load(options: &Options<'_>, netlink: &Netlink) -> Result<Loa
     bpffs::prepare(options.pin_path)?;
     let was_there = !pins(options.pin_path)?.is_empty();
     let result = match load_object(options) {
-        Ok((mut ebpf, is_adopted)) => match attach_all(options, &mut ebpf, &links, netlink).await {
-            Ok(attachments) => finish(ebpf, attachments, is_adopted),
-            Err(error) => Err(error),
-        },
+        Ok((mut ebpf, is_adopted)) => {
+            match attach_all(options, &mut ebpf, &links, is_adopted, netlink).await {
+                Ok((attachments, waiting)) => finish(ebpf, attachments, waiting, is_adopted),
+                Err(error) => Err(error),
+            }
+        }
         Err(error) => Err(error),
     };
     if result.is_err()
@@ -76,15 +86,35 @@ pub(crate) async fn load(options: &Options<'_>, netlink: &Netlink) -> Result<Loa
     result
 }
 
+/// The VIPs in pinned maps of our version.
+pub(crate) fn pinned_vips(pin_path: &Path) -> BTreeSet<IpAddr> {
+    fn keys<K: aya::Pod>(path: &Path, name: &str) -> Vec<K> {
+        let map = MapData::from_pin(path.join(name)).ok().and_then(|data| Map::from_map_data(data).ok());
+        let map: Option<HashMap<MapData, K, Addr>> = map.and_then(|map| map.try_into().ok());
+        map.map(|map| map.keys().flatten().collect()).unwrap_or_default()
+    }
+    if pinned_version(&pin_path.join(abi::CONFIG)) != Some(ABI_VERSION) {
+        return BTreeSet::new();
+    }
+    let v4 = keys::<Ip4>(pin_path, abi::ADDRS4).into_iter().map(|key| IpAddr::V4(key.into()));
+    let v6 = keys::<Ip6>(pin_path, abi::ADDRS6).into_iter().map(|key| IpAddr::V6(key.into()));
+    v4.chain(v6).collect()
+}
+
 /// Detaches the program everywhere and removes all pins under `pin_path`.
 pub(crate) fn unload(pin_path: &Path) -> io::Result<()> {
     bpffs::remove_all(pin_path)
 }
 
-fn finish(mut ebpf: Ebpf, attachments: Vec<Attachment>, is_adopted: bool) -> Result<Loaded, StartError> {
+fn finish(
+    mut ebpf: Ebpf,
+    attachments: Vec<Attachment>,
+    waiting: Vec<attach::Waiting>,
+    is_adopted: bool,
+) -> Result<Loaded, StartError> {
     let (maps, counters, heartbeat) =
         maps::take(&mut ebpf).map_err(|error| StartError::Rejected(chain(&error)))?;
-    Ok(Loaded { maps, counters, heartbeat, attachments, is_adopted, ebpf })
+    Ok(Loaded { maps, counters, heartbeat, attachments, is_adopted, ebpf, waiting })
 }
 
 fn check_kernel() -> Result<(), StartError> {
@@ -171,7 +201,8 @@ fn sort_out_pinned_maps(options: &Options<'_>) -> Result<bool, StartError> {
         return Ok(false);
     }
     let version = pinned_version(&path.join(abi::CONFIG));
-    let mut is_ours = version == Some(ABI_VERSION);
+    // A daemon that ended in the middle of a takeover left maps that no packet uses yet, filled or not.
+    let mut is_ours = version == Some(ABI_VERSION) && !bpffs::is_rebuilding(path);
     for &(name, key, value, entries) in maps::LAYOUT {
         let is_cache = name == abi::FLOWS;
         let entries = if is_cache { flow_sets(options.max_flows) } else { entries };
@@ -188,6 +219,10 @@ fn sort_out_pinned_maps(options: &Options<'_>) -> Result<bool, StartError> {
     }
     if !is_ours {
         info!(?version, ours = ABI_VERSION, "the pinned maps are another version's: making new ones");
+        bpffs::begin_rebuilding(path).map_err(|error| StartError::System {
+            action: "mark the pinned maps as being made anew",
+            error: error.to_string(),
+        })?;
         for (name, ..) in maps::LAYOUT {
             unpin(name)?;
         }
@@ -205,7 +240,7 @@ fn pinned_version(path: &Path) -> Option<u32> {
     {
         return None;
     }
-    let map = aya::maps::Map::from_map_data(MapData::from_pin(path).ok()?).ok()?;
+    let map = Map::from_map_data(MapData::from_pin(path).ok()?).ok()?;
     let config: Array<MapData, ConfigValue> = map.try_into().ok()?;
     config.get(&0, 0).ok().map(|value| value.abi_version)
 }
@@ -238,13 +273,18 @@ async fn attach_all(
     options: &Options<'_>,
     ebpf: &mut Ebpf,
     links: &[Link],
+    is_adopted: bool,
     netlink: &Netlink,
-) -> Result<Vec<Attachment>, StartError> {
+) -> Result<(Vec<Attachment>, Vec<attach::Waiting>), StartError> {
     let program = xdp(ebpf)?;
     let mut attachments: Vec<Attachment> = Vec::new();
+    let mut waiting = Vec::new();
     for link in links {
-        match attach::attach(program, link, options, netlink).await {
-            Ok(attachment) => attachments.push(attachment),
+        match attach::attach(program, link, options, is_adopted, netlink).await {
+            Ok((attachment, wait)) => {
+                attachments.push(attachment);
+                waiting.extend(wait);
+            }
             Err(error) => {
                 for attachment in attachments.iter().filter(|a| !a.is_adopted) {
                     let _ = bpffs::unpin(options.pin_path, attach::pin_name(&attachment.interface));
@@ -262,7 +302,13 @@ async fn attach_all(
             }
         }
     }
-    Ok(attachments)
+    if waiting.is_empty() {
+        bpffs::end_rebuilding(options.pin_path).map_err(|error| StartError::System {
+            action: "tidy up the pin directory",
+            error: error.to_string(),
+        })?;
+    }
+    Ok((attachments, waiting))
 }
 
 #[cfg(test)]

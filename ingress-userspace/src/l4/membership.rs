@@ -24,6 +24,8 @@ pub struct Config {
     pub port: u16,
     /// How often, and how long silence is forgiven.
     pub timing: Timing,
+    /// With more declared nodes than this they gossip (`swim`) instead of sending heartbeats all to all.
+    pub gossip_above: usize,
     /// The cluster's secret. Without it heartbeats are not authenticated: whoever can forge a node's address on the
     /// nodes' network can keep a dead node in the tables.
     pub key: Option<Key>,
@@ -41,6 +43,7 @@ impl Default for Config {
             // Seven beats may be lost or late: quick enough for clients not to notice (a lost SYN is repeated after
             // 1 s), slow enough for a node whose CPUs are all busy.
             timing: Timing { interval: Duration::from_millis(100), dead_after: Duration::from_millis(700) },
+            gossip_above: 32,
             key: None,
         }
     }

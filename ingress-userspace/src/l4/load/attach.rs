@@ -55,16 +55,33 @@ pub(super) fn pin_name(interface: &str) -> String {
     format!("{PIN_PREFIX}{interface}")
 }
 
-/// Attaches `program` to `link`.
+/// A pinned link whose program is still an earlier daemon's.
+pub(crate) struct Waiting {
+    pub(super) interface: String,
+    pub(super) link: FdLink,
+}
+
+/// Attaches `program` to `link`. `is_filled`: its maps are those that the pinned link's program works with, so that it
+/// can take that one's place at once.
 pub(super) async fn attach(
+    program: &mut Xdp,
+    link: &Link,
+    options: &Options<'_>,
+    is_filled: bool,
+    netlink: &Netlink,
+) -> Result<(Attachment, Option<Waiting>), StartError> {
+    if let Some(adopted) = adopt(program, link, options, is_filled, netlink).await? {
+        return Ok(adopted);
+    }
+    Ok((attach_anew(program, link, options, netlink).await?, None))
+}
+
+async fn attach_anew(
     program: &mut Xdp,
     link: &Link,
     options: &Options<'_>,
     netlink: &Netlink,
 ) -> Result<Attachment, StartError> {
-    if let Some(adopted) = adopt(program, link, options, netlink).await? {
-        return Ok(adopted);
-    }
     let done = |mode, reason| Attachment {
         interface: link.name.clone(),
         index: link.index,
@@ -161,8 +178,9 @@ async fn adopt(
     program: &mut Xdp,
     link: &Link,
     options: &Options<'_>,
+    is_filled: bool,
     netlink: &Netlink,
-) -> Result<Option<Attachment>, StartError> {
+) -> Result<Option<(Attachment, Option<Waiting>)>, StartError> {
     let name = pin_name(&link.name);
     let Ok(pinned) = PinnedLink::from_pin(options.pin_path.join(&name)) else { return Ok(None) };
     let is_wanted = match link.xdp {
@@ -174,16 +192,25 @@ async fn adopt(
         // The interface was made anew under its old name: the link holds nothing any more.
         None => false,
     };
+    let adopted = |is_native| Attachment {
+        interface: link.name.clone(),
+        index: link.index,
+        mode: if is_native { Mode::Native } else { Mode::Generic },
+        reason: None,
+        is_adopted: true,
+    };
+    if let Some(xdp) = link.xdp.filter(|_| is_wanted && !is_filled) {
+        info!(interface = link.name, "the earlier daemon's program stays until the new maps are filled");
+        let waiting = Waiting { interface: link.name.clone(), link: pinned.into() };
+        return Ok(Some((adopted(xdp.is_native), Some(waiting))));
+    }
     if is_wanted && replace(program, pinned.into()) {
         let ours = program.info().map(|info| info.id()).ok();
         if let Some(xdp) = current(link, netlink).await?
             && Some(xdp.program) == ours
         {
             info!(interface = link.name, "XDP program replaced through its pinned link");
-            let mode = if xdp.is_native { Mode::Native } else { Mode::Generic };
-            let index = link.index;
-            let interface = link.name.clone();
-            return Ok(Some(Attachment { interface, index, mode, reason: None, is_adopted: true }));
+            return Ok(Some((adopted(xdp.is_native), None)));
         }
     }
     info!(interface = link.name, "the pinned link is not usable: attaching anew");
@@ -195,7 +222,7 @@ async fn adopt(
 }
 
 /// Puts `program` in the place of the link's. The link stays pinned; only our handle of it is closed again.
-fn replace(program: &mut Xdp, link: FdLink) -> bool {
+pub(super) fn replace(program: &mut Xdp, link: FdLink) -> bool {
     XdpLink::try_from(link)
         .ok()
         .and_then(|link| program.attach_to_link(link).ok())

@@ -13,6 +13,8 @@ use crate::l4::maps::LAYOUT;
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// A directory of this name among the pins: the pinned maps are new, and no program on an uplink uses them yet.
+const REBUILDING: &str = "rebuilding";
 /// Where the kernel makes room for it.
 const USUAL_PLACE: &str = "/sys/fs/bpf";
 
@@ -80,11 +82,30 @@ pub(super) fn unpin(pin_path: &Path, name: impl AsRef<OsStr>) -> io::Result<()> 
     }
 }
 
+/// The pinned maps are about to be made anew, while the uplinks go on with the old ones.
+pub(super) fn begin_rebuilding(pin_path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(pin_path.join(REBUILDING))
+}
+
+/// Whether the pinned maps are not those that the program on the uplinks uses.
+pub(super) fn is_rebuilding(pin_path: &Path) -> bool {
+    pin_path.join(REBUILDING).exists()
+}
+
+/// The program on the uplinks uses the pinned maps.
+pub(super) fn end_rebuilding(pin_path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir(pin_path.join(REBUILDING)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
 /// Removes everything that is pinned in `pin_path` and the directory. A program whose link goes is detached.
 pub(super) fn remove_all(pin_path: &Path) -> io::Result<()> {
     for name in pinned(pin_path)? {
         unpin(pin_path, name)?;
     }
+    end_rebuilding(pin_path)?;
     match std::fs::remove_dir(pin_path) {
         // It is the mount point itself, or others use it too.
         Err(error)

@@ -1,21 +1,21 @@
 //! Plain aligned columns, as `kubectl get` prints them.
 
 /// A table under construction. Rows have as many cells as there are headings.
-pub(super) struct Table<const N: usize> {
+pub(crate) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) fn new(headings: [&str; N]) -> Self {
+    pub(crate) fn new(headings: [&str; N]) -> Self {
         Self { rows: vec![headings.map(str::to_owned)] }
     }
 
-    pub(super) fn row(&mut self, cells: [String; N]) {
+    pub(crate) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells);
     }
 
     /// Appends it to `text` after an empty line; nothing if it has no rows.
-    pub(super) fn print(&self, text: &mut String) {
+    pub(crate) fn print(&self, text: &mut String) {
         if self.rows.len() == 1 {
             return;
         }
@@ -33,7 +33,7 @@ impl<const N: usize> Table<N> {
 }
 
 /// `12.3 MiB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
     let mut unit = 0;

@@ -1,0 +1,121 @@
+//! Two looks at the daemon as rates. Pure: text out, for the screen and for scripts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use ingress_common::steer::Reason;
+
+use crate::cli::table::{Table, bytes};
+use crate::l4::{self, Totals};
+use crate::observe::status::Status;
+
+/// What happened between `before` and `now`, `elapsed` apart.
+pub(super) fn render(before: &Status, now: &Status, elapsed: Duration) -> String {
+    let per_second = |old: u64, new: u64| new.saturating_sub(old) as f64 / elapsed.as_secs_f64();
+    let mut text = String::new();
+    let state = format!("{:?}", now.state).to_lowercase();
+    let requests = |status: &Status| -> u64 { status.l7.requests.iter().flat_map(|r| r.by_class).sum() };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "node {}, {state}; router: {} connections open, {:.0} requests/s, {} problems",
+        now.node,
+        now.l7.open_connections,
+        per_second(requests(before), requests(now)),
+        now.problems.len(),
+    );
+    match (&before.l4, &now.l4) {
+        (Some(before), Some(now)) => front(&mut text, before, now, &per_second),
+        (None, Some(_)) => text.push_str("XDP front: starting\n"),
+        (_, None) => text.push_str("XDP front: off (--l4 off)\n"),
+    }
+    text
+}
+
+fn front(text: &mut String, before: &l4::Status, now: &l4::Status, per_second: &impl Fn(u64, u64) -> f64) {
+    let cells = |old: Totals, new: Totals| {
+        [
+            format!("{:.0}", per_second(old.packets, new.packets)),
+            format!("{}/s", bytes(per_second(old.bytes, new.bytes) as u64)),
+            format!("{:.0}", per_second(old.flows, new.flows)),
+        ]
+    };
+    let old: BTreeMap<_, _> = before.vips.iter().map(|vip| (vip.address, vip.totals)).collect();
+    let mut table = Table::new(["VIP", "OWNER", "PACKETS/S", "BYTES", "NEW FLOWS/S"]);
+    for vip in &now.vips {
+        let [packets, bytes, flows] = cells(old.get(&vip.address).copied().unwrap_or_default(), vip.totals);
+        let owner = vip.owner.clone().unwrap_or_else(|| "nobody".to_owned());
+        table.row([vip.address.to_string(), owner, packets, bytes, flows]);
+    }
+    table.print(text);
+    let old: BTreeMap<_, _> = before.nodes.iter().map(|node| (&node.name, node.totals)).collect();
+    let mut table = Table::new(["NODE", "STATE", "PACKETS/S TO IT", "BYTES", "NEW FLOWS/S"]);
+    for node in &now.nodes {
+        let [packets, bytes, flows] = cells(old.get(&node.name).copied().unwrap_or_default(), node.totals);
+        let name = if node.is_self { format!("{} (here)", node.name) } else { node.name.clone() };
+        table.row([name, node.state.to_string(), packets, bytes, flows]);
+    }
+    table.print(text);
+    let is_drop = |name: &str| Reason::ALL.iter().any(|reason| reason.name() == name && reason.is_drop());
+    for (heading, wanted) in [("DROPPED", true), ("VERDICT", false)] {
+        let mut table = Table::new([heading, "PACKETS/S", "SINCE THE START"]);
+        for (reason, packets) in now.reasons.iter().filter(|(reason, _)| is_drop(reason) == wanted) {
+            let old = before.reasons.get(reason).copied().unwrap_or(0);
+            table.row([reason.clone(), format!("{:.0}", per_second(old, *packets)), packets.to_string()]);
+        }
+        table.print(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::render;
+    use crate::l4::{Standing, Totals};
+    use crate::observe::status::Status;
+
+    fn status(packets: u64, dropped: u64) -> Status {
+        let totals = |packets: u64| Totals { packets, bytes: packets * 1024, flows: packets / 10 };
+        let text = serde_json::json!({
+            "version": "1", "node": "n1", "source": "kubernetes", "state": "serving", "not_ready": null,
+            "uptime_seconds": 1, "snapshot": crate::observe::status::SnapshotStatus::default(), "problems": [],
+            "l7": crate::observe::status::RouterStatus::default(),
+            "l4": {
+                "node": "n1", "draining": false, "generation": 1, "applied_at_ms": null, "took_us": 0,
+                "interfaces": [], "problem": null,
+                "nodes": [
+                    {"name": "n1", "is_self": true, "state": Standing::Serving, "weight": 1, "way": null,
+                     "packets": packets, "bytes": totals(packets).bytes, "flows": totals(packets).flows},
+                ],
+                "vips": [
+                    {"address": "192.0.2.1:80", "owner": "n1",
+                     "packets": packets, "bytes": totals(packets).bytes, "flows": totals(packets).flows},
+                ],
+                "reasons": {"drop_walk_budget": dropped, "local_new": packets},
+            },
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn rates_are_differences_per_second() {
+        let text = render(&status(1000, 5), &status(3000, 45), Duration::from_secs(2));
+        for line in [
+            "192.0.2.1:80  n1     1000       1000.0 KiB/s  100",
+            "n1 (here)  serving  1000             1000.0 KiB/s  100",
+            "drop_walk_budget  20         45",
+            "local_new  1000       3000",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
+        }
+        assert!(text.find("DROPPED").unwrap() < text.find("VERDICT").unwrap());
+    }
+
+    #[test]
+    fn counters_that_start_anew_are_no_negative_rate() {
+        let text = render(&status(3000, 0), &status(10, 0), Duration::from_secs(1));
+        assert!(text.lines().any(|l| l.starts_with("192.0.2.1:80  n1     0 ")), "{text}");
+    }
+}
