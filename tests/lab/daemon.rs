@@ -218,6 +218,11 @@ impl Node {
         self.slot().as_ref().map(Process::log_tail).unwrap_or_default()
     }
 
+    /// Number of the daemon's process, if it was started.
+    pub fn daemon_id(&self) -> Option<u32> {
+        self.slot().as_ref().map(Process::id)
+    }
+
     /// All that the daemon wrote, also the one before it on this node.
     pub fn daemon_log(&self) -> String {
         self.slot().as_ref().map(Process::log).unwrap_or_default()

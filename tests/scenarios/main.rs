@@ -7,6 +7,7 @@ use ingress_tests::lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod changes;
+mod coexistence;
 mod daemon;
 mod examples;
 mod instruments;
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
         membership::trials(),
         daemon::trials(),
         lifecycle::trials(),
+        coexistence::trials(),
     ]
     .into_iter()
     .flatten()

@@ -1,11 +1,14 @@
-//! Which nodes are alive, joining or draining: heartbeats over UDP between all nodes, ten a second. Used by `engine`.
+//! Which nodes are alive, joining or draining: authenticated datagrams between the nodes. Used by `engine`.
 //! Knows nothing of packets, tables or Kubernetes: declared nodes go in, a view of them comes out.
 //!
-//! All-to-all rather than SWIM: up to some dozens of nodes it costs less than it saves (31 peers: 310 small datagrams
-//! a second), and detection takes a fixed time instead of a random one. The state machine (`machine`) has no IO, so
-//! another protocol can take its place for bigger clusters.
+//! Two ways (`members`): heartbeats all to all up to some dozens of nodes, where they cost less than they save (31 peers:
+//! 310 small datagrams a second) and detection takes a fixed time; gossip (SWIM) above, at a cost that does not grow.
+//! Both are state machines without IO, driven by `thread`.
 
 mod machine;
+mod members;
+mod replay;
+mod swim;
 mod thread;
 mod wire;
 

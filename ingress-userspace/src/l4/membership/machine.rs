@@ -1,5 +1,5 @@
 //! Who is alive, as a state machine without IO or clock: heartbeats and the time go in, a view of the peers comes out.
-//! Driven by `thread`; tests drive many of them against each other with a seeded, lossy network.
+//! Driven by `members`; tests drive many of them against each other with a seeded, lossy network.
 //!
 //! A peer counts as up only if we hear it *and* it says that it hears this very run of ours (`echo`). So both ends of
 //! a link that is broken in one direction agree, and old datagrams that somebody replays bring nobody to life.
@@ -25,6 +25,29 @@ pub enum Announced {
     Draining,
     /// Stops now: as good as dead.
     Leaving,
+}
+
+impl Announced {
+    /// As it goes over the wire.
+    pub(crate) const fn to_byte(self) -> u8 {
+        match self {
+            Self::Joining => 0,
+            Self::Serving => 1,
+            Self::Draining => 2,
+            Self::Leaving => 3,
+        }
+    }
+
+    /// `None`: no state that we know.
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Joining,
+            1 => Self::Serving,
+            2 => Self::Draining,
+            3 => Self::Leaving,
+            _ => return None,
+        })
+    }
 }
 
 /// What we hold of a peer.
@@ -201,6 +224,11 @@ impl Machine {
             announced: self.announced,
             echo: peer.heard.and(peer.incarnation),
         })
+    }
+
+    /// Whether heartbeats of `peer` arrive.
+    pub(crate) fn hears(&self, peer: &str) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.heard.is_some())
     }
 
     /// Whether the view can be acted on: all peers are up, or they had the time to be.

@@ -1,4 +1,4 @@
-//! Runs the membership `machine`: a thread of its own with one UDP socket per own address, so that a busy runtime
+//! Runs the membership (`members`): a thread of its own with one UDP socket per own address, so that a busy runtime
 //! (a big translation, a full rebuild) never looks like a dead node. Commands come in through a channel, views go
 //! out through a `watch`.
 
@@ -8,14 +8,17 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::machine::{Announced, Beat, Incarnation, Liveness, Machine};
+use super::machine::{Announced, Beat, Incarnation, Liveness};
+use super::members::Members;
+use super::replay::Window;
+use super::wire::{Datagram, Gossip};
 use super::{Config, Declared, View, wire};
 
 /// Heartbeats sent in a row when leaving: one may be lost.
@@ -57,7 +60,18 @@ impl Membership {
         let (commands, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(View::default());
         let runner = Runner {
-            machine: Machine::new(node_name.clone(), incarnation, config.timing),
+            members: Members::new(
+                node_name.clone(),
+                incarnation,
+                config.timing,
+                config.gossip_above,
+                SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .map_or(1, |since| since.as_millis() as u64),
+            ),
+            incarnation,
+            gossiped: 0,
+            windows: BTreeMap::new(),
             own_name: node_name,
             config,
             wake: Arc::clone(&wake),
@@ -110,7 +124,12 @@ impl Drop for Membership {
 }
 
 struct Runner {
-    machine: Machine,
+    members: Members,
+    incarnation: Incarnation,
+    /// Gossip datagrams sent.
+    gossiped: u64,
+    /// What was heard of each sender's gossip, so that it counts once.
+    windows: BTreeMap<String, Window>,
     own_name: String,
     config: Config,
     wake: Arc<OwnedFd>,
@@ -132,7 +151,7 @@ impl Runner {
             loop {
                 match self.inbox.try_recv() {
                     Ok(Command::Declare(nodes)) => self.declare(now, nodes),
-                    Ok(Command::Announce(announced)) => self.machine.announce(announced),
+                    Ok(Command::Announce(announced)) => self.members.announce(now, announced),
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => return self.leave(),
                 }
@@ -144,22 +163,26 @@ impl Runner {
             self.receive_all();
             let now = Instant::now();
             if now >= next_tick {
-                self.machine.tick(now);
+                self.members.tick(now);
                 next_tick = now + self.config.timing.interval;
                 speak_now = true;
             }
+            self.members.tick_gossip(now);
             if speak_now {
                 self.speak();
             }
+            self.gossip();
             self.publish_if_changed();
-            self.wait(next_tick);
+            self.wait(self.members.next_gossip().map_or(next_tick, |due| due.min(next_tick)));
         }
     }
 
     fn declare(&mut self, now: Instant, nodes: Vec<Declared>) {
         let own_before = self.declared.get(&self.own_name).cloned();
         self.declared = nodes.into_iter().map(|node| (node.name, node.addresses)).collect();
-        self.machine.declare(now, self.declared.keys().map(String::as_str));
+        let names: Vec<&str> = self.declared.keys().map(String::as_str).collect();
+        self.members.declare(now, &names);
+        self.windows.retain(|name, _| self.declared.contains_key(name));
         if self.declared.get(&self.own_name) != own_before.as_ref() || self.next_bind.is_some() {
             self.bind(now);
         }
@@ -186,17 +209,29 @@ impl Runner {
         for socket in &self.sockets {
             for _ in 0..BATCH {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
-                let Some(beat) = wire::decode(&buffer[..len], self.config.key.as_ref()) else {
-                    debug!(%from, "not a heartbeat of this cluster");
+                let Some(datagram) = wire::decode(&buffer[..len], self.config.key.as_ref()) else {
+                    debug!(%from, "not a datagram of this cluster");
                     continue;
                 };
+                let (Datagram::Beat(Beat { sender, .. }) | Datagram::Gossip(Gossip { sender, .. })) =
+                    &datagram;
                 // Only from an address that is declared for that node.
-                if !self.declared.get(&beat.sender).is_some_and(|a| a.contains(&from.ip())) {
-                    debug!(%from, sender = beat.sender, "a heartbeat from an address that is not this node's");
+                if !self.declared.get(sender).is_some_and(|a| a.contains(&from.ip())) {
+                    debug!(%from, sender, "a datagram from an address that is not this node's");
                     continue;
                 }
-                if self.machine.receive(Instant::now(), &beat) {
-                    answers.push(beat.sender);
+                match datagram {
+                    Datagram::Beat(beat) => {
+                        if self.members.receive(Instant::now(), &beat) {
+                            answers.push(beat.sender);
+                        }
+                    }
+                    Datagram::Gossip(gossip) => {
+                        let window = self.windows.entry(gossip.sender).or_default();
+                        if window.is_news(gossip.incarnation, gossip.sequence) {
+                            self.members.gossip(Instant::now(), &gossip.message);
+                        }
+                    }
                 }
             }
         }
@@ -206,16 +241,32 @@ impl Runner {
     }
 
     fn speak(&mut self) {
-        let names: Vec<String> = self.declared.keys().filter(|n| **n != self.own_name).cloned().collect();
-        for name in names {
+        let now = Instant::now();
+        let peers = self.declared.keys().filter(|n| **n != self.own_name && self.members.beats(now, n));
+        for name in peers.cloned().collect::<Vec<_>>() {
             self.speak_to(&name);
         }
     }
 
     fn speak_to(&mut self, name: &str) {
-        let Some(beat) = self.machine.beat_for(name) else { return };
+        let Some(beat) = self.members.beat_for(name) else { return };
         let Some((socket, to)) = self.way_to(name) else { return };
-        send(socket, to, &beat, &self.config);
+        send(socket, to, wire::encode(&beat, self.config.key.as_ref()));
+    }
+
+    fn gossip(&mut self) {
+        for (name, message) in self.members.take_messages() {
+            self.gossiped += 1;
+            let gossip = Gossip {
+                sender: self.own_name.clone(),
+                incarnation: self.incarnation,
+                sequence: self.gossiped,
+                message,
+            };
+            if let Some((socket, to)) = self.way_to(&name) {
+                send(socket, to, wire::encode_gossip(&gossip, self.config.key.as_ref()));
+            }
+        }
     }
 
     /// The first address of the peer for whose IP version this node has a socket.
@@ -230,7 +281,7 @@ impl Runner {
     }
 
     fn publish_if_changed(&self) {
-        let view = View { settled: self.machine.is_settled(), peers: self.machine.view() };
+        let view = View { settled: self.members.is_settled(), peers: self.members.view() };
         self.publish.send_if_modified(|old| {
             if *old == view {
                 return false;
@@ -258,19 +309,20 @@ impl Runner {
     }
 
     fn leave(&mut self) {
-        self.machine.announce(Announced::Leaving);
+        self.members.announce(Instant::now(), Announced::Leaving);
+        self.gossip();
         for _ in 0..FAREWELLS {
             self.speak();
         }
     }
 }
 
-fn send(socket: &UdpSocket, to: SocketAddr, beat: &Beat, config: &Config) {
-    let Some(datagram) = wire::encode(beat, config.key.as_ref()) else { return };
+fn send(socket: &UdpSocket, to: SocketAddr, datagram: Option<Vec<u8>>) {
+    let Some(datagram) = datagram else { return };
     if let Err(error) = socket.send_to(&datagram, to) {
         // A link that is down or a route that is missing shows as a peer that is down; no need to say it ten times
         // a second.
-        debug!(%to, %error, "heartbeat not sent");
+        debug!(%to, %error, "datagram not sent");
     }
 }
 
