@@ -47,7 +47,7 @@ pub fn top(arguments: &TopArgs) -> anyhow::Result<()> {
     }
     let mut screen = screen::Screen::open().context("top needs a terminal; use --once in scripts")?;
     screen.show("asking the daemon …")?;
-    while !screen.wait_for_the_end(interval)? {
+    while !screen::end_is_wanted(interval)? {
         let now = look()?;
         screen.show(&rates::render(&before.1, &now.1, now.0 - before.0))?;
         before = now;

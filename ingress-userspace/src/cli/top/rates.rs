@@ -12,7 +12,7 @@ use crate::observe::status::Status;
 
 /// What happened between `before` and `now`, `elapsed` apart.
 pub(super) fn render(before: &Status, now: &Status, elapsed: Duration) -> String {
-    let per_second = |old: u64, new: u64| new.saturating_sub(old) as f64 / elapsed.as_secs_f64();
+    let per_second = |old, new| rate(old, new, elapsed);
     let mut text = String::new();
     let state = format!("{:?}", now.state).to_lowercase();
     let requests = |status: &Status| -> u64 { status.l7.requests.iter().flat_map(|r| r.by_class).sum() };
@@ -26,18 +26,26 @@ pub(super) fn render(before: &Status, now: &Status, elapsed: Duration) -> String
         now.problems.len(),
     );
     match (&before.l4, &now.l4) {
-        (Some(before), Some(now)) => front(&mut text, before, now, &per_second),
+        (Some(before), Some(now)) => front(&mut text, before, now, elapsed),
         (None, Some(_)) => text.push_str("XDP front: starting\n"),
         (_, None) => text.push_str("XDP front: off (--l4 off)\n"),
     }
     text
 }
 
-fn front(text: &mut String, before: &l4::Status, now: &l4::Status, per_second: &impl Fn(u64, u64) -> f64) {
+/// Counters only grow, but a restart with other maps begins at 0.
+fn rate(old: u64, new: u64, elapsed: Duration) -> f64 {
+    new.saturating_sub(old) as f64 / elapsed.as_secs_f64()
+}
+
+fn front(text: &mut String, before: &l4::Status, now: &l4::Status, elapsed: Duration) {
+    let per_second = |old, new| rate(old, new, elapsed);
+    let whole_per_second =
+        |count: u64| (u128::from(count) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64;
     let cells = |old: Totals, new: Totals| {
         [
             format!("{:.0}", per_second(old.packets, new.packets)),
-            format!("{}/s", bytes(per_second(old.bytes, new.bytes) as u64)),
+            format!("{}/s", bytes(whole_per_second(new.bytes.saturating_sub(old.bytes)))),
             format!("{:.0}", per_second(old.flows, new.flows)),
         ]
     };
