@@ -1,13 +1,19 @@
-//! `cargo xtask bench l4|l7 [--json FILE]`: measures us beside our peers in the same run, prints a table and writes
+//! `cargo xtask bench l4|l7|control [--json FILE]`: measures us beside our peers in the same run, prints a table and writes
 //! the rows. What is measured is in the files below; this one knows only rows.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
-use anyhow::{Context as _, Result};
-use serde::Serialize;
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::{build, report, setup};
 
+mod control;
 mod l4;
 mod l7;
 
@@ -26,6 +32,8 @@ enum What {
     L4,
     /// The router: CPU seconds per million requests beside nginx and HAProxy.
     L7,
+    /// The control plane: time of a change and memory with 10,000 Ingresses, beside our own limits.
+    Control,
 }
 
 /// One figure of ours beside the reference's, from the same run. Absolute figures differ by machine; ratios less so.
@@ -58,6 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let rows = match args.what {
         What::L4 => l4::rows()?,
         What::L7 => l7::rows()?,
+        What::Control => control::rows()?,
     };
     print!("{}", table(&rows));
     if let Some(file) = &args.json {
@@ -65,6 +74,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
+}
+
+/// A row as a measuring program prints it.
+#[derive(Deserialize)]
+struct Measured {
+    name: String,
+    ours: f64,
+    reference: f64,
+    unit: String,
+    target: f64,
+}
+
+/// Runs a program that measures and prints rows as JSON.
+fn measured(command: &mut Command) -> Result<Vec<Row>> {
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
+    ensure!(output.status.success(), "the measurement failed");
+    let json = String::from_utf8(output.stdout)?;
+    let measured: Vec<Measured> =
+        serde_json::from_str(json.trim()).context("the measurement printed something else")?;
+    let row = |row: Measured| Row::new(&row.name, row.ours, row.reference, &row.unit, Some(row.target));
+    Ok(measured.into_iter().map(row).collect())
 }
 
 fn table(rows: &[Row]) -> String {
