@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ingress_tests::lab::load::{self, HeldConnections, SteadyRequests};
+use ingress_tests::lab::{
+    load::{self, HeldConnections, SteadyRequests},
+    topology,
+};
 use libtest_mimic::Trial;
 
 use super::scenario;
@@ -201,6 +204,14 @@ fn upgrade_and_uninstall() -> Result<()> {
             "name",
         ])?;
         ensure!(!namespaced.contains("xdp-ingress"), "left behind: {namespaced}");
+        for node in installed.kubernetes.nodes() {
+            let uplink = node.output("ip", &["link", "show", topology::UPLINK])?;
+            let loopback = node.output("ip", &["address", "show", "lo"])?;
+            let pins = node.output("ls", &["/sys/fs/bpf"])?;
+            ensure!(!uplink.contains("xdp"), "a program is left on {}: {uplink}", node.name());
+            ensure!(!loopback.contains("10.77.0."), "a VIP is left on {}: {loopback}", node.name());
+            ensure!(!pins.contains("xdp-ingress"), "pins are left on {}: {pins}", node.name());
+        }
         Ok(())
     })
 }

@@ -85,6 +85,10 @@ pub struct RunArgs {
     /// Name of this node, as its Node object is called. Needed with `--l4 on`; the host's name by default.
     #[arg(long, env = "XDP_INGRESS_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Name of the `DaemonSet` that runs this daemon, in its own namespace. When it is gone at the daemon's end, the XDP
+    /// program is taken off the node; it stays for the next daemon otherwise.
+    #[arg(long, env = "XDP_INGRESS_DAEMON_SET", value_name = "NAME")]
+    pub daemon_set: Option<String>,
     /// Uplink interfaces at which clients' packets arrive. Needed with `--l4 on`.
     #[arg(long, env = "XDP_INGRESS_INTERFACE", value_delimiter = ',', value_name = "IF[,IF]")]
     pub interface: Vec<String>,

@@ -2,6 +2,7 @@
 //! only file that knows all rooms.
 
 mod daemon;
+mod installation;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -25,6 +26,7 @@ use crate::source;
 use crate::status::{self, Published};
 use crate::translate::{Settings, Translator, named_secrets};
 use daemon::Daemon;
+use installation::Installation;
 
 /// How long the others need to learn that this node drains, before its router stops accepting: heartbeats of the
 /// membership go out at once, and packets of new connections that are under way still arrive.
@@ -80,11 +82,22 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
     }
     let result = serve_objects(arguments, settings, &daemon, &mut stop).await;
     daemon.stop_front().await;
-    if result.is_err() && is_fresh && !daemon.is_serving() {
+    let failed_to_start = result.is_err() && is_fresh && !daemon.is_serving();
+    let is_uninstalled = matches!(&result, Ok(End::Uninstalled));
+    if arguments.l4 == Switch::On && (failed_to_start || is_uninstalled) {
         // A start that failed leaves nothing behind. What an earlier daemon left goes on without us.
+        tracing::info!(pin_path = %arguments.pin_path.display(), is_uninstalled, "taking the XDP program off");
         l4::cleanup(&arguments.pin_path).await.context("taking the XDP program off again")?;
     }
-    result
+    result.map(drop)
+}
+
+/// Why the daemon ended in order.
+enum End {
+    /// It was told to; another one will follow.
+    Stopped,
+    /// The installation is gone.
+    Uninstalled,
 }
 
 /// From the first objects to the end of the drain.
@@ -93,18 +106,23 @@ async fn serve_objects(
     settings: Settings,
     daemon: &Daemon,
     stop: &mut Stop,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     let translator = Arc::new(Mutex::new(Translator::new(settings)));
     let (mut objects, client) = start_source(arguments).await?;
     // What the source has read already counts as a change, too.
     objects.mark_changed();
     let first = tokio::select! {
         first = next_change(&mut objects, &translator) => first?,
-        () = stop.asked() => return Ok(()),
+        () = stop.asked() => return Ok(End::Stopped),
     };
     daemon.start_router(L7::start(l7_config(arguments)?, &first.snapshot)?);
     daemon.publish(&first);
     let (published, receiver) = watch::channel(first.published());
+    // On the side: the API server may be away, and serving does not wait for it.
+    let installation = client
+        .clone()
+        .zip(arguments.daemon_set.clone())
+        .map(|(client, name)| tokio::spawn(async move { Installation::find(client, &name).await }));
     let mut reporter = Reporter::new(client, daemon.node(), receiver);
     reporter.start_with(&first);
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
@@ -129,7 +147,14 @@ async fn serve_objects(
     }
     drop(published);
     reporter.finish().await;
-    Ok(())
+    let installation = match installation {
+        Some(found) if found.is_finished() => found.await.ok().flatten(),
+        _ => None,
+    };
+    match installation {
+        Some(installation) if installation.is_removed().await => Ok(End::Uninstalled),
+        _ => Ok(End::Stopped),
+    }
 }
 
 /// Who writes statuses and Events, once the objects are those of the API server: what was remembered may lack Ingresses,
