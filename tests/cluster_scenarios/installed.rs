@@ -40,6 +40,7 @@ pub(super) fn trials() -> Vec<Trial> {
             "installed::an_upgrade_changes_the_daemons_and_uninstall_leaves_nothing",
             upgrade_and_uninstall,
         ),
+        scenario("installed::it_serves_where_kube_proxy_programs_iptables", iptables),
         // Last: the node does not come back.
         scenario("installed::new_connections_are_good_again_soon_after_a_node_died", node_dies),
     ]);
@@ -53,7 +54,7 @@ pub(super) fn finish() {
 
 fn pods_on_all_nodes_answer() -> Result<()> {
     with(|installed| {
-        let pods = pods_that_answer(installed, &installed.target("web.example.com", "/"), 60)?;
+        let pods = pods_that_answer(installed, &Installed::target("web.example.com", "/"), 60)?;
         println!("installed: answers through the VIP from {}", pods.join(", "));
         ensure!(pods.len() == 3, "pods on all three nodes should answer, these did: {pods:?}");
         load::wait_for("the VIP in the Ingress's status", PATIENCE, || {
@@ -98,7 +99,7 @@ fn rights() -> Result<()> {
 
 fn rollout() -> Result<()> {
     with(|installed| {
-        let target = installed.target("web.example.com", "/");
+        let target = Installed::target("web.example.com", "/");
         let held = HeldConnections::start(installed.client(), &target, HELD, Duration::from_secs(1))?;
         let requests = SteadyRequests::start(installed.client(), &target, RATE);
         let started = Instant::now();
@@ -124,7 +125,7 @@ fn rollout() -> Result<()> {
 
 fn killed_daemon() -> Result<()> {
     with(|installed| {
-        let target = installed.target("web.example.com", "/");
+        let target = Installed::target("web.example.com", "/");
         let held = HeldConnections::start(installed.client(), &target, HELD, Duration::from_secs(1))?;
         let requests = SteadyRequests::start(installed.client(), &target, RATE);
         let victim = installed.owner()?;
@@ -154,7 +155,7 @@ fn killed_daemon() -> Result<()> {
 
 fn without_api_server() -> Result<()> {
     with(|installed| {
-        let target = installed.target("web.example.com", "/");
+        let target = Installed::target("web.example.com", "/");
         let requests = SteadyRequests::start(installed.client(), &target, RATE);
         installed.kubernetes.cluster_mut().stop_api_server();
         // Longer than a watch's retries: what follows is the same again.
@@ -163,7 +164,7 @@ fn without_api_server() -> Result<()> {
         installed.kubernetes.cluster_mut().start_api_server()?;
         let back = Instant::now();
         installed.kubernetes.apply(&world::ingress("later", "later.example.com", "web", ""))?;
-        installed.until(&installed.target("later.example.com", "/"), |answer| answer.status == 200)?;
+        installed.until(&Installed::target("later.example.com", "/"), |answer| answer.status == 200)?;
         let live = back.elapsed();
         installed.kubernetes.kubectl(&["delete", "ingress", "later"])?;
         let report = requests.finish()?;
@@ -216,9 +217,21 @@ fn upgrade_and_uninstall() -> Result<()> {
     })
 }
 
+fn iptables() -> Result<()> {
+    world::beside_iptables(|installed| {
+        let rules = installed.kubernetes.nodes()[0].output("iptables", &["-t", "nat", "-S"])?;
+        ensure!(rules.contains("KUBE-SERVICES"), "kube-proxy programmed something else: {rules}");
+        // The daemon reached the API through a Service; its own VIP is in none of the rules.
+        ensure!(!rules.contains(&Installed::vip().to_string()), "kube-proxy captures the VIP: {rules}");
+        let pods = pods_that_answer(installed, &Installed::target("web.example.com", "/"), 5)?;
+        ensure!(pods.len() == 1, "{pods:?}");
+        Ok(())
+    })
+}
+
 fn node_dies() -> Result<()> {
     with(|installed| {
-        let target = installed.target("web.example.com", "/");
+        let target = Installed::target("web.example.com", "/");
         let requests = SteadyRequests::start(installed.client(), &target, RATE);
         thread::sleep(Duration::from_secs(1));
         let victim = installed.owner()?;

@@ -38,7 +38,7 @@ pub(crate) fn create(name: &str) -> Result<()> {
 pub(crate) fn remove(name: &str) {
     for _ in 0..50 {
         let groups: Vec<PathBuf> =
-            trees().into_iter().map(|tree| tree.join(name)).filter(|it| it.exists()).collect();
+            all_trees().into_iter().map(|tree| tree.join(name)).filter(|it| it.exists()).collect();
         if groups.is_empty() {
             return;
         }

@@ -234,7 +234,7 @@ fn prepare(installed: &Installed) -> Result<String> {
 }
 
 fn check(installed: &Installed, authority: &str, host: &str, path: &str, wanted: Wanted) -> Result<()> {
-    let target = installed.target(host, path);
+    let target = Installed::target(host, path);
     let ask = || {
         let answer = installed.client().run(|| Ok(http::get(&target, Duration::from_secs(5))))?;
         answer.map_err(|failure| anyhow::anyhow!("{target}: {failure}"))

@@ -21,7 +21,7 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 /// The Ingress of a site, as its owner writes it: the Secret is not there yet.
-const SITE: &str = r#"apiVersion: networking.k8s.io/v1
+const SITE: &str = r"apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
   name: site
@@ -34,7 +34,7 @@ spec:
       http:
         paths:
           - {path: /, pathType: Prefix, backend: {service: {name: web, port: {name: http}}}}
-"#;
+";
 
 /// What cert-manager creates for a challenge (its solver pod is played by the lab's backend, which listens on 8089).
 const SOLVER: &str = r#"apiVersion: v1
@@ -69,7 +69,7 @@ fn solver_and_secret() -> Result<()> {
     with(|installed| {
         installed.kubernetes.apply(SITE)?;
         installed.kubernetes.apply(SOLVER)?;
-        let challenge = installed.target("site.example.com", "/.well-known/acme-challenge/Jq2kM0-token");
+        let challenge = Installed::target("site.example.com", "/.well-known/acme-challenge/Jq2kM0-token");
         let live = installed.until(&challenge, |answer| {
             answer.status == 200 && answer.echo().is_ok_and(|echo| echo.request.contains("Jq2kM0-token"))
         })?;
@@ -131,7 +131,7 @@ fn canary() -> Result<()> {
         };
         installed.kubernetes.apply(&super::world::backend("canary", "canary.example.com"))?;
         installed.wait_for_daemon_set("default", "canary")?;
-        let target = installed.target("web.example.com", "/");
+        let target = Installed::target("web.example.com", "/");
         write(0)?;
         std::thread::sleep(Duration::from_secs(2));
         let pods = pods_that_answer(installed, &target, 30)?;

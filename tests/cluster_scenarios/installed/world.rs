@@ -47,6 +47,12 @@ pub(super) fn with(scenario: impl FnOnce(&mut Installed) -> Result<()>) -> Resul
     result.with_context(|| installed.logs())
 }
 
+/// A small cluster of its own, where kube-proxy programs iptables.
+pub(super) fn beside_iptables(scenario: impl FnOnce(&Installed) -> Result<()>) -> Result<()> {
+    let installed = Installed { kubernetes: Kubernetes::up("kubeipt", 1, ProxyMode::Iptables)? };
+    installed.install(&[]).and_then(|()| scenario(&installed)).with_context(|| installed.logs())
+}
+
 /// Removes the cluster, if there is one.
 pub(in crate::installed) fn finish() {
     drop(lock().take());
@@ -69,7 +75,7 @@ impl Installed {
         self.kubernetes.apply(&backend("web", "web.example.com"))?;
         self.wait_for_daemon_set(NAME, NAME)?;
         self.wait_for_daemon_set("default", "web")?;
-        self.until(&self.target("web.example.com", "/"), |answer| answer.status == 200).map(drop)
+        self.until(&Self::target("web.example.com", "/"), |answer| answer.status == 200).map(drop)
     }
 
     /// Waits until every node has a ready pod of the present template.
@@ -92,7 +98,7 @@ impl Installed {
         IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100))
     }
 
-    pub(super) fn target(&self, host: &str, path: &str) -> Target {
+    pub(super) fn target(host: &str, path: &str) -> Target {
         Target::new(Self::vip(), host, path)
     }
 
@@ -197,7 +203,7 @@ spec:
 /// An Ingress for all of `host`; `annotations` is the inside of a flow mapping.
 pub(super) fn ingress(name: &str, host: &str, service: &str, annotations: &str) -> String {
     format!(
-        r#"apiVersion: networking.k8s.io/v1
+        r"apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
   name: {name}
@@ -209,7 +215,7 @@ spec:
       http:
         paths:
           - {{path: /, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}
-"#
+"
     )
 }
 
