@@ -60,7 +60,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The images that the cluster level imports.
 pub(crate) fn for_tests() -> Result<()> {
-    build::run()?;
+    // A binary that was named is taken as it is, as everywhere in the tests.
+    if std::env::var_os("XDP_INGRESS_BIN").is_none() {
+        build::run()?;
+    }
     daemon(&paths::daemon())?;
     // The selection of packages that the tests have, so that nothing is built twice.
     let selection = ["build", "--workspace", "--exclude", "ingress-ebpf", "--bin", "lab-pod"];
