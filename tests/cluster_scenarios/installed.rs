@@ -148,7 +148,8 @@ fn killed_daemon() -> Result<()> {
             back.as_secs_f64(),
         );
         ensure!(held.broken(elsewhere) == 0, "broken: {:?}", held.failures());
-        ensure!(requests.disturbed_after(killed) < Duration::from_secs(4), "lost: {:?}", requests.losses());
+        // What reached the dead daemon's listeners before the others knew: at most a second's worth.
+        ensure!(requests.lost() <= RATE as usize, "lost: {:?}", requests.losses());
         Ok(())
     })
 }
