@@ -98,9 +98,12 @@ mod tests {
         assert_eq!(NodeKey::of("node-a"), NodeKey(0x48e8_6629_c152_a3f3));
         let (src, dst, ports) = (0x0a00_0001, 0xc000_0207, (Be16::new(40_000), Be16::new(443)));
         let key = FlowKey::of(7);
-        assert_eq!(key.flow4(Ip4::new(src), Ip4::new(dst), ports.0, ports.1), FlowHash(16780876499690966689));
+        assert_eq!(
+            key.flow4(Ip4::new(src), Ip4::new(dst), ports.0, ports.1),
+            FlowHash(16_780_876_499_690_966_689)
+        );
         let v6 = |last| Ip6([0x2001_0db8, 0, 1, last].map(Ip4::new));
-        assert_eq!(key.flow6(&v6(src), &v6(dst), ports.0, ports.1), FlowHash(11484466024060539221));
+        assert_eq!(key.flow6(&v6(src), &v6(dst), ports.0, ports.1), FlowHash(11_484_466_024_060_539_221));
     }
 
     #[test]

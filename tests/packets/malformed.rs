@@ -63,18 +63,22 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("an IPv4 header length behind the end passes", patched(&v4(SYN), 14, 0x4f)),
         Case::new("an IPv4 version of 6 passes", patched(&v4(SYN), 14, 0x65)),
         Case::new("an IPv6 version of 4 passes", patched(&v6(SYN), 14, 0x45)),
-        Case::new("an IPv4 length behind the end of the frame passes", patched(&v4(SYN), 17, 0xff))
-            .passes(Reason::PassMalformed),
-        Case::new("an IPv4 length inside the TCP header passes", patched(&v4(SYN), 17, 30))
-            .passes(Reason::PassMalformed),
-        Case::new("an IPv6 length behind the end of the frame passes", patched(&v6(SYN), 19, 0xff))
-            .passes(Reason::PassMalformed),
-        Case::new("an IPv6 length inside the TCP header passes", patched(&v6(SYN), 19, 10))
-            .passes(Reason::PassMalformed),
-        Case::new("a TCP header length of 4 words passes", patched(&v4(SYN), 14 + 20 + 12, 0x40))
-            .passes(Reason::PassMalformed),
-        Case::new("a TCP header length behind the end passes", patched(&v4(SYN), 14 + 20 + 12, 0xf0))
-            .passes(Reason::PassMalformed),
+        Case::new("an IPv4 length behind the end of the frame is dropped", patched(&v4(SYN), 17, 0xff))
+            .drops(Reason::DropMalformed),
+        Case::new("an IPv4 length inside the TCP header is dropped", patched(&v4(SYN), 17, 30))
+            .drops(Reason::DropMalformed),
+        Case::new("an IPv6 length behind the end of the frame is dropped", patched(&v6(SYN), 19, 0xff))
+            .drops(Reason::DropMalformed),
+        Case::new("an IPv6 length inside the TCP header is dropped", patched(&v6(SYN), 19, 10))
+            .drops(Reason::DropMalformed),
+        Case::new("a TCP header length of 4 words is dropped", patched(&v4(SYN), 14 + 20 + 12, 0x40))
+            .drops(Reason::DropMalformed),
+        Case::new("a TCP header length behind the end is dropped", patched(&v4(SYN), 14 + 20 + 12, 0xf0))
+            .drops(Reason::DropMalformed),
+        Case::new("SYN and FIN at once are dropped", v4(SYN | 0x01)).drops(Reason::DropImpossibleFlags),
+        Case::new("v6: SYN and RST at once are dropped", v6(SYN | 0x04)).drops(Reason::DropImpossibleFlags),
+        Case::new("no flags at all are dropped", v4(0)).drops(Reason::DropImpossibleFlags),
+        Case::new("no flags but PSH are dropped", v6(0x08)).drops(Reason::DropImpossibleFlags),
         Case::new("v4: cut inside the TCP header, passes", v4(SYN).bytes()[..14 + 20 + 19].to_vec()),
         Case::new("v6: cut inside the TCP header, passes", v6(SYN).bytes()[..14 + 40 + 19].to_vec()),
         Case::new("cut inside the IPv4 header, passes", v4(SYN).bytes()[..14 + 19].to_vec()),

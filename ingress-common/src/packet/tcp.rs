@@ -64,6 +64,13 @@ impl TcpFlags {
         self.0 & bit != 0
     }
 
+    /// What no TCP sends (RFC 9293): no control bit at all, or SYN together with FIN or RST. Scanners do.
+    #[inline(always)]
+    pub const fn is_impossible(self) -> bool {
+        let control = self.0 & Self::CONTROL;
+        control == 0 || control & Self::SYN != 0 && control & (Self::FIN | Self::RST) != 0
+    }
+
     /// A client wants a new connection: SYN, and none of ACK, RST, FIN.
     #[inline(always)]
     pub const fn is_new_flow(self) -> bool {

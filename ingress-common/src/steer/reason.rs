@@ -22,8 +22,8 @@ pub enum Reason {
     LocalUnknown = 7,
     /// Passed: the frame's destination MAC address is not ours (a switch has flooded it).
     PassOtherHost = 8,
-    /// Passed: lengths that don't fit; the kernel drops it.
-    PassMalformed = 9,
+    /// Dropped: lengths in its headers that don't fit each other or the frame.
+    DropMalformed = 9,
     /// Passed: the maps were written by a daemon of another version, or by none yet.
     PassNotReady = 10,
     /// Dropped: the hop limit allows no more hand-over.
@@ -40,11 +40,13 @@ pub enum Reason {
     NdpNotOwner = 16,
     /// Dropped: a request for the MAC address of a VIP on an interface that is no uplink.
     DropNoUplink = 17,
+    /// Dropped: TCP flags that no TCP sends.
+    DropImpossibleFlags = 18,
 }
 
 impl Reason {
     /// All reasons, each at its number.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NotOurs,
         Self::ForwardFlow,
         Self::ForwardNew,
@@ -54,7 +56,7 @@ impl Reason {
         Self::LocalAlone,
         Self::LocalUnknown,
         Self::PassOtherHost,
-        Self::PassMalformed,
+        Self::DropMalformed,
         Self::PassNotReady,
         Self::DropHopLimit,
         Self::DropWalkBudget,
@@ -63,6 +65,7 @@ impl Reason {
         Self::NdpAnswered,
         Self::NdpNotOwner,
         Self::DropNoUplink,
+        Self::DropImpossibleFlags,
     ];
 
     /// Index into the `COUNTERS` map.
@@ -82,7 +85,7 @@ impl Reason {
             Self::LocalAlone => "local_alone",
             Self::LocalUnknown => "local_unknown",
             Self::PassOtherHost => "pass_other_host",
-            Self::PassMalformed => "pass_malformed",
+            Self::DropMalformed => "drop_malformed",
             Self::PassNotReady => "pass_not_ready",
             Self::DropHopLimit => "drop_hop_limit",
             Self::DropWalkBudget => "drop_walk_budget",
@@ -91,6 +94,7 @@ impl Reason {
             Self::NdpAnswered => "ndp_answered",
             Self::NdpNotOwner => "ndp_not_owner",
             Self::DropNoUplink => "drop_no_uplink",
+            Self::DropImpossibleFlags => "drop_impossible_flags",
         }
     }
 
@@ -98,7 +102,9 @@ impl Reason {
     pub const fn is_drop(self) -> bool {
         matches!(
             self,
-            Self::DropHopLimit
+            Self::DropMalformed
+                | Self::DropImpossibleFlags
+                | Self::DropHopLimit
                 | Self::DropWalkBudget
                 | Self::ArpNotOwner
                 | Self::NdpNotOwner

@@ -99,7 +99,10 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
         return pass(Reason::PassOtherHost);
     }
     if at.end > packet.len() || tcp_len < size_of::<TcpHdr>() || at.l4 + tcp_len > at.end {
-        return pass(Reason::PassMalformed);
+        return Verdict { vip, ..Verdict::other(Action::Drop, Reason::DropMalformed) };
+    }
+    if flags.is_impossible() {
+        return Verdict { vip, ..Verdict::other(Action::Drop, Reason::DropImpossibleFlags) };
     }
 
     let from_peer = at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
