@@ -141,7 +141,9 @@ impl Cluster {
         }
         let candidates: Vec<_> = members
             .iter()
-            .map(|member| Candidate::new(index(id, member.id), key(member.id), 1, !member.draining))
+            .map(|member| {
+                Candidate::new(index(id, member.id), key(member.id), weight(member.id), !member.draining)
+            })
             .collect();
         let table = 1 - memory.config.active_slots;
         for (number, slot) in (0..).zip(&mut memory.slots[table as usize]) {
@@ -165,12 +167,21 @@ impl Cluster {
         self.nodes.values().all(|node| !node.up || node.age == self.states.len() - 1)
     }
 
-    /// Sends a segment of the flow to `director` and follows it over the link.
-    pub(crate) fn send(&mut self, flow: &Tuple<Ip4>, flags: u8, director: Id) -> (Fate, Vec<String>) {
+    /// Sends a segment of the flow to `director` and follows it over the link, which loses it after `max_hops`.
+    pub(crate) fn send(
+        &mut self,
+        flow: &Tuple<Ip4>,
+        flags: u8,
+        director: Id,
+        max_hops: Option<usize>,
+    ) -> (Fate, Vec<String>) {
         let mut frame = frame(flow, flags, director);
         let mut at = director;
         let mut road = Vec::new();
-        for _ in 0..MAX_HOPS {
+        for hop in 0..MAX_HOPS {
+            if max_hops.is_some_and(|max| hop >= max) {
+                return (Fate::Lost, road);
+            }
             let Some(node) = self.nodes.get(&at).filter(|node| node.up) else {
                 road.push(format!("node {at} is down"));
                 return (Fate::Lost, road);
@@ -192,6 +203,11 @@ impl Cluster {
         }
         panic!("a loop:\n{}", road.join("\n"));
     }
+}
+
+/// Nodes of one, two and three times the share.
+fn weight(id: Id) -> u16 {
+    1 + id % 3
 }
 
 pub(crate) fn key(id: Id) -> NodeKey {

@@ -297,8 +297,9 @@ impl History {
         }
         let flow = flow(name);
         let director = self.director(&flow);
-        let (fate, road) = self.cluster.send(&flow, TcpFlags::SYN, director);
-        self.outcome.hand_overs += road.len() - 1;
+        let max_hops = self.loses();
+        let (fate, road) = self.cluster.send(&flow, TcpFlags::SYN, director, max_hops);
+        self.outcome.hand_overs += road.len().saturating_sub(1);
         if let Fate::Opened(id) = fate {
             if let Some(node) = self.cluster.nodes.get_mut(&id) {
                 node.memory.sockets4.insert(flow);
@@ -330,7 +331,7 @@ impl History {
         names.sort_unstable();
         for _ in 0..10 {
             if let Some(name) = self.random.pick(&names) {
-                self.send(name);
+                self.send(name, false);
             }
         }
     }
@@ -339,22 +340,30 @@ impl History {
         let mut names: Vec<_> = self.flows.keys().copied().collect();
         names.sort_unstable();
         for name in names {
-            self.send(name);
+            self.send(name, true);
         }
     }
 
-    fn send(&mut self, name: (usize, usize)) {
+    /// After how many hops a packet is lost, now and then.
+    fn loses(&mut self) -> Option<usize> {
+        self.random.one_in(15).then(|| self.random.below(4))
+    }
+
+    fn send(&mut self, name: (usize, usize), is_last: bool) {
         let Some(owner) = self.flows.get(&name).copied() else { return };
         let flow = flow(name);
         let director = self.director(&flow);
-        let (fate, road) = self.cluster.send(&flow, TcpFlags::ACK, director);
-        self.outcome.hand_overs += road.len() - 1;
+        let max_hops = if is_last { None } else { self.loses() };
+        let flags =
+            if !is_last && self.random.one_in(20) { TcpFlags::ACK | TcpFlags::FIN } else { TcpFlags::ACK };
+        let (fate, road) = self.cluster.send(&flow, flags, director, max_hops);
+        self.outcome.hand_overs += road.len().saturating_sub(1);
         match fate {
             Fate::Delivered(id) if id == owner => {
                 self.outcome.delivered += 1;
                 return;
             }
-            Fate::Lost if !self.cluster.agrees() => {
+            Fate::Lost if max_hops.is_some() || !self.cluster.agrees() => {
                 self.outcome.lost += 1;
                 return;
             }
