@@ -3,8 +3,10 @@
 
 mod body;
 mod exchange;
+mod grpc;
 mod head;
 mod io;
+mod websocket;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -69,6 +71,8 @@ impl Http2 {
         let mut builder = http2::Builder::new(LocalExecutor);
         builder
             .timer(TokioTimer::new())
+            // RFC 8441.
+            .enable_connect_protocol()
             .max_concurrent_streams(MAX_STREAMS)
             .max_pending_accept_reset_streams(MAX_RESETS)
             .max_local_error_reset_streams(MAX_RESETS)

@@ -18,7 +18,8 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
 use super::body::{Progress, RequestBody, ResponseBody, Streamed};
-use super::{Http2, Stream, head};
+use super::websocket::Handshake;
+use super::{Http2, Stream, grpc, head};
 use crate::l7::answer::Answer;
 use crate::l7::balance::{ClusterState, InFlight};
 use crate::l7::decide::{Decision, decide};
@@ -32,15 +33,25 @@ use crate::l7::upstream::hyper::{ConnectError, Sender};
 pub(super) async fn exchange(
     http2: &Rc<Http2>,
     connection: &ConnectionInfo,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     stream: Stream,
 ) -> Response<ResponseBody> {
+    let handshake = Handshake::of(&mut request);
     let (parts, body) = request.into_parts();
-    let (ingress, result) = match plan(http2, connection, &parts) {
-        Ok(plan) => (plan.ingress, forward(http2, connection, &parts, plan, body, stream).await),
+    let planned = handshake.map_err(|answer| (IngressSlot::OTHER, answer)).and_then(|handshake| {
+        let mut plan = plan(http2, connection, &parts)?;
+        if let Some(handshake) = &handshake {
+            handshake.ask(&mut plan.head.headers);
+        }
+        Ok((plan, handshake))
+    });
+    let (ingress, result) = match planned {
+        Ok((plan, handshake)) => {
+            (plan.ingress, forward(http2, connection, &parts, plan, body, stream, handshake).await)
+        }
         Err((ingress, answer)) => (ingress, Err(answer)),
     };
-    let response = result.unwrap_or_else(|answer| rendered(&answer));
+    let response = result.unwrap_or_else(|answer| rendered(&answer, &parts));
     http2.worker.stats.request(ingress, response.status().as_u16());
     response
 }
@@ -77,6 +88,7 @@ async fn forward(
     plan: Plan,
     body: Incoming,
     stream: Stream,
+    handshake: Option<Handshake>,
 ) -> Result<Response<ResponseBody>, Answer> {
     let progress = Rc::new(Progress {
         last: Cell::new(Instant::now()),
@@ -89,7 +101,8 @@ async fn forward(
         RequestBody::Streamed { body, progress: Rc::clone(&progress), stats: Arc::clone(&http2.worker.stats) }
     };
     // A request without a body may be sent again as it is, if its method allows that (RFC 9110 9.2.2).
-    let replayable = matches!(body, RequestBody::Empty) && parts.method.is_idempotent();
+    let replayable =
+        matches!(body, RequestBody::Empty) && parts.method.is_idempotent() && handshake.is_none();
     let mut request = Request::from_parts(plan.head, body);
     let mut tried = Vec::new();
     loop {
@@ -105,7 +118,12 @@ async fn forward(
                 let client_owes = progress.client_owes.get();
                 return Err(if client_owes { Answer::REQUEST_TIMEOUT } else { Answer::BACKEND_TIMEOUT });
             }
-            Some(Ok(response)) => return passed_on(http2, response, picked, sender, stream),
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                // Without a handshake we did not ask for it.
+                let handshake = handshake.ok_or(Answer::BACKEND_INVALID)?;
+                return handshake.complete(response, picked, stream, Arc::clone(&http2.worker.stats));
+            }
+            Some(Ok(response)) => return Ok(passed_on(http2, response, picked, sender, stream)),
             Some(Err(error)) => error,
         };
         // On a connection that was used before, the endpoint's end of it may have been on its way already.
@@ -188,12 +206,8 @@ fn passed_on(
     picked: InFlight,
     sender: Sender,
     stream: Stream,
-) -> Result<Response<ResponseBody>, Answer> {
+) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // We did not ask for it.
-        return Err(Answer::BACKEND_INVALID);
-    }
     forwarded::apply_to_response(&mut parts.headers);
     let mut streamed = Box::new(Streamed {
         body,
@@ -206,10 +220,17 @@ fn passed_on(
     if streamed.body.is_end_stream() {
         streamed.finish();
     }
-    Ok(Response::from_parts(parts, ResponseBody::Streamed(streamed)))
+    Response::from_parts(parts, ResponseBody::Streamed(streamed))
 }
 
-fn rendered(answer: &Answer) -> Response<ResponseBody> {
+fn rendered(answer: &Answer, request: &Parts) -> Response<ResponseBody> {
+    if grpc::is_request(&request.headers)
+        && let Some((status, headers)) = grpc::answer(answer)
+    {
+        let mut response = Response::new(ResponseBody::Answer(Full::new(Bytes::new())));
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        return response;
+    }
     let mut response = Response::new(ResponseBody::Answer(Full::new(Bytes::from(answer.body()))));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

@@ -136,3 +136,102 @@ async fn draining_says_goodbye_and_finishes_streams() {
     assert_eq!(running.await.unwrap(), (200, "first\nlast".to_owned()));
     assert!(sender.ready().await.is_err());
 }
+
+#[tokio::test]
+async fn our_own_answers_to_grpc_carry_its_status() {
+    let router = Router::start(&Rules::default().rule("a.test", "/", "none", &[]));
+    let mut sender = connect_plain(&router).await;
+    for (uri, status) in
+        [("http://a.test/pkg.Service/Method", "14"), ("http://b.test/pkg.Service/Method", "12")]
+    {
+        let request =
+            http::Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
+        let response = sender.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], status);
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+}
+
+/// Answers an upgrade to WebSocket, then sends everything back; with a wrong answer if `wrong`.
+async fn websocket_echo(wrong: bool) -> std::net::SocketAddr {
+    use base64::Engine as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("GET /chat HTTP/1.1\r\n"), "{head}");
+        let field = |name: &str| {
+            head.lines()
+                .filter_map(|line| line.split_once(": "))
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .unwrap()
+                .1
+        };
+        assert_eq!((field("connection"), field("upgrade")), ("upgrade", "websocket"));
+        assert_eq!(field("sec-websocket-version"), "13");
+        let text = format!("{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11", field("sec-websocket-key"));
+        let digest = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+            if wrong { b"wrong" } else { text.as_bytes() },
+        );
+        let accept = base64::engine::general_purpose::STANDARD.encode(digest);
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+        // The end of one direction ends the other.
+        writer.shutdown().await.unwrap();
+    });
+    address
+}
+
+#[tokio::test]
+async fn websocket_by_http2() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let rules = Rules::default().rule("a.test", "/", "one", &[websocket_echo(false).await]).rule(
+        "wrong.test",
+        "/",
+        "two",
+        &[websocket_echo(true).await],
+    );
+    let router = Router::start(&rules);
+    let mut sender = connect_plain(&router).await;
+    // The server's settings, which allow extended CONNECT, have arrived with this answer.
+    assert_eq!(ask(&mut sender, "GET", "http://none.test/", "").await.0, 404);
+    let wish = |host: &str, protocol| {
+        let uri = format!("http://{host}/chat");
+        let request =
+            http::Request::builder().method("CONNECT").uri(uri).header("sec-websocket-version", "13");
+        let protocol = hyper::ext::Protocol::from_static(protocol);
+        request.extension(protocol).body(Full::<Bytes>::default()).unwrap()
+    };
+    assert_eq!(sender.send_request(wish("a.test", "smtp")).await.unwrap().status(), 501);
+    assert_eq!(sender.send_request(wish("wrong.test", "websocket")).await.unwrap().status(), 502);
+    let response = sender.send_request(wish("a.test", "websocket")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(!response.headers().contains_key("sec-websocket-accept"));
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    let sent: Vec<u8> = (0..300_000_u32).map(|at| at as u8).collect();
+    let (mut reader, mut writer) = tokio::io::split(&mut stream);
+    let mut received = Vec::new();
+    let (written, read) = tokio::join!(
+        async {
+            writer.write_all(&sent).await?;
+            writer.shutdown().await
+        },
+        reader.read_to_end(&mut received)
+    );
+    written.unwrap();
+    read.unwrap();
+    assert!(received == sent, "{} bytes of {} came back", received.len(), sent.len());
+}

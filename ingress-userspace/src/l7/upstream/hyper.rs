@@ -69,7 +69,7 @@ impl Pool {
         let (sender, connection) =
             http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%address, %error, "upstream connection ended");
             }
         });

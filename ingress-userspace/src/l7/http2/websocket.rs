@@ -1,0 +1,162 @@
+//! WebSocket over HTTP/2 (RFC 8441): the client's extended CONNECT becomes an `Upgrade` towards the endpoint (RFC 6455),
+//! and its 101 a 200 towards the client; then bytes go both ways unread. Called by `exchange`.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::body::ResponseBody;
+use super::{Activity, Stream};
+use crate::l7::answer::Answer;
+use crate::l7::balance::InFlight;
+use crate::l7::forwarded;
+use crate::l7::stats::{Counter, Stats};
+use crate::l7::timeouts;
+
+/// What RFC 6455 1.3 appends to the key.
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// What is read at once in a tunnel.
+const PIECE: usize = 16 << 10;
+
+/// A client's wish for a WebSocket.
+pub(super) struct Handshake {
+    client: OnUpgrade,
+    key: String,
+}
+
+impl Handshake {
+    /// `None`: an ordinary request. A wish is turned into the `GET` that the endpoint will get.
+    pub(super) fn of(request: &mut Request<Incoming>) -> Result<Option<Self>, Answer> {
+        let Some(protocol) = request.extensions().get::<Protocol>() else { return Ok(None) };
+        if request.method() != Method::CONNECT || !protocol.as_str().eq_ignore_ascii_case("websocket") {
+            return Err(Answer::new(501, "CONNECT is supported for websocket only"));
+        }
+        let mut key = [0; 16];
+        if SystemRandom::new().fill(&mut key).is_err() {
+            return Err(Answer::new(500, "no random numbers are to be had"));
+        }
+        let client = hyper::upgrade::on(&mut *request);
+        *request.method_mut() = Method::GET;
+        Ok(Some(Self { client, key: STANDARD.encode(key) }))
+    }
+
+    /// Adds to the endpoint's head what HTTP/1.1 asks with.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        // Base64 is a header value.
+        if let Ok(key) = HeaderValue::from_str(&self.key) {
+            headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
+    }
+
+    /// The endpoint has agreed (101): tells the client, and joins both.
+    pub(super) fn complete(
+        self,
+        mut response: Response<Incoming>,
+        picked: InFlight,
+        stream: Stream,
+        stats: Arc<Stats>,
+    ) -> Result<Response<ResponseBody>, Answer> {
+        let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        if accept != Some(accepted(&self.key).as_bytes()) {
+            return Err(Answer::BACKEND_INVALID);
+        }
+        let endpoint = hyper::upgrade::on(&mut response);
+        let client = self.client;
+        tokio::task::spawn_local(async move {
+            let (Ok(endpoint), Ok(client)) = (endpoint.await, client.await) else { return };
+            let ended = tunnel(TokioIo::new(client), TokioIo::new(endpoint), &stream.0, &stats).await;
+            if let Err(error) = ended {
+                tracing::debug!(address = %picked.address(), %error, "a WebSocket broke off");
+            }
+        });
+        let (mut parts, _) = response.into_parts();
+        forwarded::apply_to_response(&mut parts.headers);
+        parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        parts.status = StatusCode::OK;
+        Ok(Response::from_parts(parts, ResponseBody::Answer(Full::new(Bytes::new()))))
+    }
+}
+
+fn accepted(key: &str) -> String {
+    let text = [key, GUID].concat();
+    STANDARD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
+}
+
+/// Until both have ended, one breaks off, or nothing moves for [`timeouts::READ`].
+async fn tunnel(
+    client: impl AsyncRead + AsyncWrite,
+    endpoint: impl AsyncRead + AsyncWrite,
+    activity: &Rc<Activity>,
+    stats: &Stats,
+) -> io::Result<()> {
+    let last = Cell::new(Instant::now());
+    let moved = || {
+        last.set(Instant::now());
+        activity.touch();
+    };
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_endpoint, to_endpoint) = tokio::io::split(endpoint);
+    let idle = async {
+        while last.get().elapsed() < timeouts::READ {
+            tokio::time::sleep_until((last.get() + timeouts::READ).into()).await;
+        }
+    };
+    tokio::select! {
+        ended = async {
+            tokio::try_join!(
+                pump(from_client, to_endpoint, moved, &stats.bytes_in),
+                pump(from_endpoint, to_client, moved, &stats.bytes_out),
+            )
+        } => ended.map(|_| ()),
+        () = idle => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: impl Fn(),
+    count: &Counter,
+) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = from.read(&mut piece).await?;
+        moved();
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&piece[..length]).await?;
+        to.flush().await?;
+        moved();
+        count.add(length as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_key() {
+        // The example of RFC 6455 1.3.
+        assert_eq!(accepted("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}
