@@ -2,6 +2,7 @@
 //! Written by `translate`, read by `l4`, `l7` and `status`. No IO, no Kubernetes types, no behaviour but look-ups.
 
 mod certificate;
+mod client_auth;
 mod cluster;
 mod node;
 mod own_status;
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use certificate::Certificate;
+pub use client_auth::{ClientAuth, VerifyClient};
 pub use cluster::{Cluster, ClusterId, Endpoint};
 pub use node::{Node, NodeIntent};
 pub use own_status::OwnStatus;

@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use xdp_ingress::model::{HostPattern, NodeIntent, PathMatch, Problem, Route, RouteTable, Snapshot, Target};
+use xdp_ingress::model::{
+    ClientAuth, HostPattern, NodeIntent, PathMatch, Problem, Route, RouteTable, Snapshot, Target,
+};
 use xdp_ingress::source::{Key, Object, Objects, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
 
@@ -239,6 +241,15 @@ fn show_table(table: &RouteTable) -> String {
     let mut text = String::new();
     for (host, routes) in &table.hosts {
         writeln!(text, "host {}", show_host(host)).unwrap();
+        if let Some(auth) = &routes.client_auth {
+            let ClientAuth { ca, revoked, verify, depth, error_page, pass_certificate } = &**auth;
+            let (ca, revoked) = (ca.len(), revoked.len());
+            writeln!(
+                text,
+                "  clients {verify:?} by {ca} roots, {revoked} lists, depth {depth}, page {error_page:?}, passed on {pass_certificate}"
+            )
+            .unwrap();
+        }
         for rule in &routes.paths {
             let path = match &rule.path {
                 PathMatch::Exact(path) => format!("Exact {path}"),

@@ -3,7 +3,7 @@
 
 use super::answer::Answer;
 use super::filter;
-use super::head::{HeadEdits, RequestHead};
+use super::head::{HeadEdits, RequestHead, Scheme};
 use super::live::{Backend, Live};
 use super::router::{Found, RouteEntry};
 use super::stats::IngressSlot;
@@ -37,12 +37,26 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     {
         return Decision::Answer { answer: Answer::MISDIRECTED, ingress: IngressSlot::OTHER };
     }
-    let Found::Route(route) = live.router_at(head.connection.local.ip()).find(head.host, head.path) else {
+    let router = live.router_at(head.connection.local.ip());
+    let Found::Route(route) = router.find(head.host, head.path) else {
         return Decision::Answer { answer: Answer::NO_RULE, ingress: IngressSlot::OTHER };
     };
     let answer = |answer| Decision::Answer { answer, ingress: route.ingress };
     let mut edits = HeadEdits::default();
+    let policy = router.client_policy(head.host);
+    // By plain HTTP the redirect to HTTPS comes first.
+    let (first, last) = if head.scheme == Scheme::Https { (policy, None) } else { (None, policy) };
+    if let Some(policy) = first
+        && let Err(early) = filter::client_auth::request(&policy.source, head, &mut edits)
+    {
+        return answer(early);
+    }
     if let Err(early) = filter::request(&route.route.filters, head, &mut edits) {
+        return answer(early);
+    }
+    if let Some(policy) = last
+        && let Err(early) = filter::client_auth::request(&policy.source, head, &mut edits)
+    {
         return answer(early);
     }
     let Some(backend) = route.cluster.and_then(|key| live.backend(key)) else {

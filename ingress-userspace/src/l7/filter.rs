@@ -1,6 +1,7 @@
 //! The filters of a route in their fixed order: who may ask comes before where to go, that before what is changed.
 //! Called by `decide`. One file a group of annotations, the twin of the same name in `translate::annotation`.
 
+pub(in crate::l7) mod client_auth;
 mod ssl_redirect;
 
 use crate::model::Filters;

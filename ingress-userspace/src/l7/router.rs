@@ -75,7 +75,7 @@ impl Router {
                     source: routes.clone(),
                     paths: PathTable::compile(&routes.paths, &mut entry),
                     default: routes.default.as_ref().map(&mut entry),
-                    policy: None,
+                    policy: routes.client_auth.as_ref().map(|auth| Arc::new(Policy::new(auth))),
                 }),
             };
             router.has_policies |= compiled.policy.is_some();
@@ -137,6 +137,7 @@ fn same_routes(old: &HostRoutes, new: &HostRoutes) -> bool {
     let same = |a: &Arc<Route>, b: &Arc<Route>| Arc::ptr_eq(a, b) || a == b;
     old.paths.len() == new.paths.len()
         && old.paths.iter().zip(&new.paths).all(|(a, b)| a.path == b.path && same(&a.route, &b.route))
+        && old.client_auth == new.client_auth
         && match (&old.default, &new.default) {
             (Some(a), Some(b)) => same(a, b),
             (None, None) => true,

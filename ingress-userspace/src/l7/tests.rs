@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod client_auth;
 mod http;
 mod http2;
 mod lifecycle;
@@ -53,6 +54,13 @@ impl Rules {
             route: Arc::new(Route { ingress, target, filters }),
         };
         self.0.routes.hosts.entry(host).or_default().paths.insert(0, rule);
+        self
+    }
+
+    /// Clients of this host (a rule has named it) show a certificate.
+    fn client_auth(mut self, host: &str, auth: crate::model::ClientAuth) -> Self {
+        let host = HostPattern::Exact(host.into());
+        self.0.routes.hosts.get_mut(&host).unwrap().client_auth = Some(Arc::new(auth));
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ClusterId, ObjectRef};
+use super::{ClientAuth, ClusterId, ObjectRef};
 
 /// `spec.rules[].host`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,8 @@ pub struct HostRoutes {
     pub paths: Vec<PathRule>,
     /// `spec.defaultBackend` of the oldest Ingress that names this host and has one.
     pub default: Option<Arc<Route>>,
+    /// `auth-tls-*` of the oldest Ingress of this host that has them: all its requests need what it says.
+    pub client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// One path of one host.

@@ -1,29 +1,30 @@
 //! Annotations of Ingresses to filters: one file per group, each with a twin of the same name in `l7::filter`. What is
 //! asked for and not done is said, never passed over in silence.
 
+mod client_auth;
 mod ssl_redirect;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::Ingress;
 
 use super::class::Owned;
 use super::problems::Problems;
-use crate::model::{Filters, ObjectRef, Reason, Target};
+use crate::model::{ClientAuth, Filters, ObjectRef, Reason, Target};
+use crate::source::Objects;
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
 const NGINX: &str = "nginx.ingress.kubernetes.io/";
 
 /// Those that keep people out. An Ingress with one that we don't honour is answered with 503: its author relies on the
 /// lock, and an open door is worse than a closed one.
-const LOCKS: [&str; 11] = [
+const LOCKS: [&str; 9] = [
     "allowlist-source-range",
     "auth-secret",
     "auth-signin",
     "auth-snippet",
     "auth-tls-match-cn",
-    "auth-tls-secret",
-    "auth-tls-verify-client",
     "auth-type",
     "auth-url",
     "denylist-source-range",
@@ -35,6 +36,8 @@ const LOCKS: [&str; 11] = [
 pub(super) struct Annotations {
     /// It has a lock that we don't honour.
     locked: bool,
+    /// What the hosts of its rules want of their clients' certificates.
+    pub(super) client_auth: Option<Arc<ClientAuth>>,
     ssl_redirect: ssl_redirect::SslRedirects,
 }
 
@@ -46,10 +49,10 @@ pub(super) struct Served {
 }
 
 /// Reads the annotations of our Ingresses, and leaves those out that cannot be served without one that we don't know.
-pub(super) fn served(owned: Vec<Owned>, problems: &mut Problems) -> Vec<Served> {
+pub(super) fn served(owned: Vec<Owned>, objects: &Objects, problems: &mut Problems) -> Vec<Served> {
     let mut served = Vec::with_capacity(owned.len());
     for owned in owned {
-        if let Some(annotations) = Annotations::read(&owned.ingress, &owned.reference, problems) {
+        if let Some(annotations) = Annotations::read(&owned.ingress, &owned.reference, objects, problems) {
             served.push(Served { owned, annotations });
         }
     }
@@ -58,7 +61,12 @@ pub(super) fn served(owned: Vec<Owned>, problems: &mut Problems) -> Vec<Served> 
 
 impl Annotations {
     /// Reads what we know and names what we don't. `None`: better not served than served like this.
-    fn read(ingress: &Ingress, reference: &ObjectRef, problems: &mut Problems) -> Option<Self> {
+    fn read(
+        ingress: &Ingress,
+        reference: &ObjectRef,
+        objects: &Objects,
+        problems: &mut Problems,
+    ) -> Option<Self> {
         let mut reader = Reader { reference, values: BTreeMap::new(), problems };
         for (key, value) in ingress.metadata.annotations.iter().flatten() {
             if let Some(name) = key.strip_prefix(NGINX) {
@@ -75,7 +83,16 @@ impl Annotations {
             return None;
         }
         let ssl_redirect = ssl_redirect::SslRedirects::read(&mut reader);
-        let mut locked = false;
+        let client_auth = client_auth::read(&mut reader, objects);
+        let mut locked = client_auth.is_err();
+        let has_rules =
+            ingress.spec.as_ref().is_some_and(|spec| spec.rules.iter().flatten().next().is_some());
+        if let (Ok(Some(_)), false) = (&client_auth, has_rules) {
+            let message =
+                "clients' certificates are asked for by host, and this Ingress names none; requests get 503";
+            reader.problem("auth-tls-secret", Reason::Unsupported, message, "write a rule");
+            locked = true;
+        }
         for name in std::mem::take(&mut reader.values).into_keys() {
             let is_lock = LOCKS.contains(&name);
             locked |= is_lock;
@@ -86,7 +103,7 @@ impl Annotations {
             };
             reader.problem(name, Reason::Unsupported, message, "delete it if you can do without");
         }
-        Some(Self { locked, ssl_redirect })
+        Some(Self { locked, client_auth: client_auth.ok().flatten(), ssl_redirect })
     }
 
     /// Where requests for `target` may go.

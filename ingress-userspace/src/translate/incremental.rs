@@ -115,7 +115,7 @@ impl Translator {
         }
         let classes = class::Classes::new(objects, settings, &mut problems);
         let vips = vip::Vips::new(objects, settings, &classes, &mut problems);
-        let served = annotation::served(classes.owned(objects, &mut problems), &mut problems);
+        let served = annotation::served(classes.owned(objects, &mut problems), objects, &mut problems);
         let (certificates, good_until) =
             tls::certificates(objects, settings, &served, &mut self.parsed, &mut problems);
         self.parsed.sweep();

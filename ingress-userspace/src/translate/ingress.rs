@@ -12,8 +12,8 @@ use super::problems::Problems;
 use super::service::Backends;
 use super::{Settings, host, path, tls};
 use crate::model::{
-    Certificate, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule, Reason, Route,
-    RouteTable, Target,
+    Certificate, ClientAuth, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule, Reason,
+    Route, RouteTable, Target,
 };
 
 /// The routing table of these Ingresses of ours (the oldest first).
@@ -54,6 +54,7 @@ struct Host {
     /// In the order in which the first match wins.
     paths: BTreeMap<Rank, PathRule>,
     default: Option<Arc<Route>>,
+    client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// Longest path first, at equal length `Exact` before `Prefix`, then by bytes.
@@ -72,7 +73,8 @@ impl Rank {
 
 impl Host {
     fn finish(self) -> HostRoutes {
-        HostRoutes { paths: self.paths.into_values().collect(), default: self.default }
+        let Self { paths, default, client_auth } = self;
+        HostRoutes { paths: paths.into_values().collect(), default, client_auth }
     }
 }
 
@@ -139,6 +141,9 @@ impl Table<'_, '_> {
         let paths = rule.http.as_ref().map(|http| http.paths.as_slice()).unwrap_or_default();
         if !self.hosts.contains_key(pattern) {
             self.hosts.insert(pattern.clone(), Host::default());
+        }
+        if let (Some(host), Some(auth)) = (self.hosts.get_mut(pattern), &routes.annotations.client_auth) {
+            host.client_auth.get_or_insert_with(|| Arc::clone(auth));
         }
         for (index, entry) in paths.iter().enumerate() {
             let field = format!("{field}.http.paths[{index}]");

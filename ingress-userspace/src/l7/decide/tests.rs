@@ -20,7 +20,7 @@ fn rule(host: HostPattern, path: &str, target: Target, filters: Filters) -> (Hos
     let ingress = ObjectRef::new(Kind::Ingress, "default", "example");
     let route = Arc::new(Route { ingress, target, filters });
     let path = PathMatch::Prefix(path.to_owned());
-    (host, HostRoutes { paths: vec![PathRule { path, route }], default: None })
+    (host, HostRoutes { paths: vec![PathRule { path, route }], ..HostRoutes::default() })
 }
 
 fn exact(host: &str) -> HostPattern {

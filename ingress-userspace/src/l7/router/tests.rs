@@ -48,6 +48,7 @@ fn host_routes(rules: impl IntoIterator<Item = PathMatch>, default: Option<&str>
             })
             .collect(),
         default: default.map(route),
+        ..HostRoutes::default()
     }
 }
 
@@ -101,7 +102,7 @@ fn path_examples_of_the_specification() {
 fn hosts_by_exactness() {
     let one = |name: &str| HostRoutes {
         paths: vec![PathRule { path: prefix("/foo"), route: route(name) }],
-        default: None,
+        ..HostRoutes::default()
     };
     let with_default = HostRoutes { default: Some(route("own default")), ..one("defaulted") };
     let hosts = BTreeMap::from([

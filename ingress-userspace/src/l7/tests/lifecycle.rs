@@ -56,7 +56,7 @@ fn draining_finishes_what_runs_and_takes_nothing_new() {
     std::thread::sleep(Duration::from_millis(50));
     let start = Instant::now();
     assert_eq!(drain(&router.l7, Duration::from_secs(8)), 0);
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     assert_eq!(busy.join().unwrap(), ("first\nlast".to_owned(), true));
     assert!(idle.is_closed());
     assert!(std::net::TcpStream::connect(address).is_err());

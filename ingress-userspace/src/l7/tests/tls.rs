@@ -32,7 +32,7 @@ fn certified(secret: &str, hosts: &[HostPattern], key: &rcgen::KeyPair) -> Arc<C
 
 /// Takes any certificate: the tests look at which one it was.
 #[derive(Debug)]
-struct TakeAny(Arc<rustls::crypto::CryptoProvider>, Vec<SignatureScheme>);
+pub(super) struct TakeAny(pub(super) Arc<rustls::crypto::CryptoProvider>, pub(super) Vec<SignatureScheme>);
 
 impl rustls::client::danger::ServerCertVerifier for TakeAny {
     fn verify_server_cert(
@@ -103,7 +103,7 @@ fn only_schemes(
     Arc::new(config_with(versions, &[], schemes.to_vec()))
 }
 
-fn connect(
+pub(super) fn connect(
     address: SocketAddr,
     config: &Arc<ClientConfig>,
     name: &str,
@@ -131,7 +131,7 @@ fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> Str
 }
 
 /// Asks, and reads something of the answer.
-fn ask_head(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
+pub(super) fn ask_head(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
     write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
     let mut buffer = [0; 4096];
     let n = stream.read(&mut buffer).unwrap();

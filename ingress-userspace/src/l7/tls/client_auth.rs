@@ -16,6 +16,7 @@ use webpki::{
 };
 
 use super::name;
+use crate::model::ClientAuth;
 
 /// What a host wants of its clients' certificates, compiled. Connections are made under one policy and carry requests
 /// for hosts of that policy only.
@@ -27,6 +28,8 @@ pub struct Policy {
     hints: Arc<[DistinguishedName]>,
     /// The most certificates between the client's and an anchor (`auth-tls-verify-depth`).
     depth: usize,
+    /// As translated: what requests need.
+    pub source: Arc<ClientAuth>,
 }
 
 impl std::fmt::Debug for Policy {
@@ -36,9 +39,10 @@ impl std::fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// Compiles a policy. `roots` (DER) are what clients' certificates must lead to; `revoked` are lists (DER) of those
-    /// that don't count any more. Roots and lists that cannot be read are left out: then fewer clients are trusted.
-    pub fn new(roots: &[Vec<u8>], revoked: &[Vec<u8>], depth: usize) -> Self {
+    /// Compiles what `translate` has checked.
+    pub fn new(source: &Arc<ClientAuth>) -> Self {
+        let ClientAuth { ca: roots, revoked, depth, .. } = &**source;
+        let depth = usize::from(*depth);
         let mut hash = digest::Context::new(&digest::SHA256);
         for (tag, list) in [(b'r', roots), (b'c', revoked)] {
             for der in list {
@@ -65,7 +69,7 @@ impl Policy {
             })
             .collect();
         let hints = anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
-        Self { id, anchors, revoked, hints, depth }
+        Self { id, anchors, revoked, hints, depth, source: Arc::clone(source) }
     }
 
     /// What the handshake asks clients for.
