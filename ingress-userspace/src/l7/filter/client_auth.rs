@@ -31,9 +31,12 @@ pub(in crate::l7) fn request(
         (Verdict::Absent, VerifyClient::On) => {
             return Err(refused("no required SSL certificate was sent"));
         }
-        (Verdict::Refused { only_unknown: true, .. }, VerifyClient::OptionalNoCa) => {}
-        (Verdict::Refused { .. }, _) => return Err(refused("the SSL certificate error")),
-        (Verdict::Absent | Verdict::Trusted, _) => {}
+        (Verdict::Refused { only_unknown, .. }, verify)
+            if !only_unknown || verify != VerifyClient::OptionalNoCa =>
+        {
+            return Err(refused("the SSL certificate error"));
+        }
+        _ => {}
     }
     let edits = edits.edit();
     edits.remove.extend(FIELDS.map(Into::into));

@@ -33,7 +33,7 @@ const MAX_HANDSHAKES: usize = 8192;
 /// How long to wait before accepting again when the process has no descriptor or memory left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
-/// How much of a ClientHello is read at once; most fit.
+/// How much of a client's first message is read at once; most fit.
 const HELLO: usize = 4096;
 
 /// Configurations that are kept, those of policies that are long gone among them.

@@ -74,14 +74,13 @@ fn rfc2253(name: &X509Name<'_>) -> String {
             let short = SHORT.iter().find(|(known, _)| *known == oid).map(|(_, short)| *short);
             part.push_str(short.unwrap_or(&oid));
             part.push('=');
-            match attribute.as_str() {
-                Ok(text) => escape(&mut part, text),
-                // Not a text that we know: `#` and its DER would come here; the bytes say as much.
-                Err(_) => {
-                    part.push('#');
-                    for byte in attribute.as_slice() {
-                        let _ = write!(part, "{byte:02X}");
-                    }
+            if let Ok(text) = attribute.as_str() {
+                escape(&mut part, text);
+            } else {
+                // Not a text that we know.
+                part.push('#');
+                for byte in attribute.as_slice() {
+                    let _ = write!(part, "{byte:02X}");
                 }
             }
         }

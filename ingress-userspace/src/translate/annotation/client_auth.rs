@@ -70,21 +70,18 @@ type Lists = (Vec<Vec<u8>>, Vec<Vec<u8>>);
 fn authorities(reader: &mut Reader<'_>, text: &str, objects: &Objects) -> Result<Lists, ()> {
     let own = reader.reference.namespace.clone();
     let (namespace, name) = text.split_once('/').unwrap_or((&own, text));
-    let read = if namespace != own {
-        Err((
+    let read = match objects.secrets.get(namespace, name).filter(|_| namespace == own) {
+        Some(secret) => lists(secret),
+        None if namespace != own => Err((
             Reason::InvalidValue,
             "is in another namespace".to_owned(),
             "copy the Secret next to the Ingress",
-        ))
-    } else {
-        match objects.secrets.get(namespace, name) {
-            Some(secret) => lists(secret),
-            None => Err((
-                Reason::NotFound,
-                format!("Secret {namespace}/{name} does not exist, or is not of type kubernetes.io/tls"),
-                "create a Secret of type kubernetes.io/tls that has ca.crt besides tls.crt and tls.key",
-            )),
-        }
+        )),
+        None => Err((
+            Reason::NotFound,
+            format!("Secret {namespace}/{name} does not exist, or is not of type kubernetes.io/tls"),
+            "create a Secret of type kubernetes.io/tls that has ca.crt besides tls.crt and tls.key",
+        )),
     };
     read.map_err(|(reason, message, hint)| {
         let message = format!("{message}; so that nobody gets in whom it would keep out, requests get 503");
