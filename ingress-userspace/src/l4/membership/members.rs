@@ -28,6 +28,8 @@ pub(crate) struct Members {
     announced: Announced,
     /// When this node began to gossip.
     gossips_since: Option<Instant>,
+    /// Set when there are few nodes again.
+    gossips_until: Option<Instant>,
     settled: bool,
 }
 
@@ -48,6 +50,7 @@ impl Members {
             seed: incarnation.0,
             announced: Announced::Joining,
             gossips_since: None,
+            gossips_until: None,
             settled: false,
         }
     }
@@ -56,10 +59,15 @@ impl Members {
     pub(crate) fn declare(&mut self, now: Instant, names: &[&str]) {
         self.machine.declare(now, names.iter().copied());
         if names.len() <= self.gossip_above {
-            self.swim = None;
+            if let Some(swim) = &mut self.swim {
+                // Until the heartbeats have found everybody.
+                self.gossips_until.get_or_insert(now + OVERLAP);
+                swim.declare(names.iter().copied());
+            }
             self.gossips_since = None;
         } else if names.contains(&self.name.as_str()) {
             self.gossips_since.get_or_insert(now);
+            self.gossips_until = None;
             let swim = self
                 .swim
                 .get_or_insert_with(|| Swim::new(&self.name, self.started_ms, self.announced, self.seed));
@@ -90,6 +98,10 @@ impl Members {
     /// Time for the heartbeats: silent peers go down. Call it once per interval.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.machine.tick(now);
+        if self.gossips_until.is_some_and(|end| end <= now) {
+            self.gossips_until = None;
+            self.swim = None;
+        }
         self.settled |= match self.gossips_since {
             None => self.machine.is_settled(),
             Some(since) => {
