@@ -74,6 +74,8 @@ pub(crate) struct Beat {
     pub(crate) announced: Announced,
     /// The incarnation of the receiver that the sender hears, if it hears any.
     pub(crate) echo: Option<Incarnation>,
+    /// Whether the sender gossips too. One that does not lives by heartbeats alone, so it must go on getting them.
+    pub(crate) gossips: bool,
 }
 
 /// How often, and for how long silence is forgiven.
@@ -93,6 +95,7 @@ struct Peer {
     heard: Option<Instant>,
     announced: Announced,
     hears_us: bool,
+    gossips: bool,
 }
 
 impl Peer {
@@ -104,6 +107,7 @@ impl Peer {
             heard: None,
             announced: Announced::Joining,
             hears_us: false,
+            gossips: false,
         }
     }
 
@@ -188,6 +192,7 @@ impl Machine {
         peer.heard = (beat.announced != Announced::Leaving).then_some(now);
         peer.announced = beat.announced;
         peer.hears_us = beat.echo == Some(self.incarnation);
+        peer.gossips = beat.gossips;
         is_news && beat.announced != Announced::Leaving
     }
 
@@ -223,12 +228,13 @@ impl Machine {
             sequence: self.sequence,
             announced: self.announced,
             echo: peer.heard.and(peer.incarnation),
+            gossips: false,
         })
     }
 
-    /// Whether heartbeats of `peer` arrive.
-    pub(crate) fn hears(&self, peer: &str) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.heard.is_some())
+    /// Whether `peer` sends heartbeats and has no other way to know of us.
+    pub(crate) fn needs_beats(&self, peer: &str) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.heard.is_some() && !peer.gossips)
     }
 
     /// Whether the view can be acted on: all peers are up, or they had the time to be.

@@ -128,12 +128,13 @@ impl Members {
     /// Whether `peer` gets heartbeats: all do where there is no gossip, else those who send us some and do not gossip.
     pub(crate) fn beats(&self, now: Instant, peer: &str) -> bool {
         self.gossips_since.is_none_or(|since| now.saturating_duration_since(since) < OVERLAP)
-            || self.machine.hears(peer) && !self.swim.as_ref().is_some_and(|swim| swim.knows(peer))
+            || self.machine.needs_beats(peer)
     }
 
     /// The heartbeat for one peer.
     pub(crate) fn beat_for(&mut self, peer: &str) -> Option<Beat> {
-        self.machine.beat_for(peer)
+        let gossips = self.gossips_since.is_some();
+        self.machine.beat_for(peer).map(|beat| Beat { gossips, ..beat })
     }
 
     /// Gossip that must be sent, and to whom.

@@ -235,11 +235,6 @@ impl Swim {
         view
     }
 
-    /// Whether `peer` is a member.
-    pub(crate) fn knows(&self, peer: &str) -> bool {
-        self.foca.iter_members().any(|member| member.id().name == peer)
-    }
-
     /// Calls some of the declared nodes that are not members: that is how a node joins, and how the halves of a cluster
     /// find each other after a partition.
     fn call(&mut self, now: Instant) {

@@ -1,5 +1,5 @@
 //! Datagrams as bytes: `magic(4) version(1) flags(1) incarnation(8) sequence(8) body`, integers big-endian. Body of a
-//! heartbeat ("XIHB"): `announced(1) echo-incarnation(8, 0 = none) sender-name(rest)`; of gossip ("XIGO"):
+//! heartbeat ("XIHB"): `announced(1, top bit: gossips) echo-incarnation(8, 0 = none) sender-name(rest)`; of gossip ("XIGO"):
 //! `length(1) sender-name message(rest)`. With a key the body is sealed by AES-256-GCM under
 //! a key derived per incarnation (HKDF-SHA256), the sequence is the nonce and the header is authenticated too.
 //! Called by `thread`; reads bytes of anybody who can reach the port, so it must refuse everything else quietly.
@@ -35,6 +35,8 @@ impl Kind {
 
 const VERSION: u8 = 1;
 const SEALED: u8 = 1;
+/// In the byte that says what the sender announces.
+const GOSSIPS: u8 = 0x80;
 const HEADER: usize = 4 + 1 + 1 + 8 + 8;
 /// Names are DNS subdomains (RFC 1123): at most 253 characters.
 const MAX_NAME: usize = 253;
@@ -114,7 +116,7 @@ pub(crate) struct Gossip {
 /// The datagram for `beat`; `None` only if sealing fails.
 pub(crate) fn encode(beat: &Beat, key: Option<&Key>) -> Option<Vec<u8>> {
     let mut body = Vec::with_capacity(MAX_DATAGRAM);
-    body.push(beat.announced.to_byte());
+    body.push(beat.announced.to_byte() | if beat.gossips { GOSSIPS } else { 0 });
     body.extend_from_slice(&beat.echo.map_or(0, |echo| echo.0).to_be_bytes());
     body.extend_from_slice(beat.sender.as_bytes());
     seal(Kind::Beat, beat.incarnation, beat.sequence, body, key)
@@ -172,10 +174,12 @@ pub(crate) fn decode(datagram: &[u8], key: Option<&Key>) -> Option<Datagram> {
     match kind {
         Kind::Beat => {
             let (echo, name) = rest.split_at_checked(8)?;
-            let announced = Announced::from_byte(first)?;
+            let announced = Announced::from_byte(first & !GOSSIPS)?;
+            let gossips = first & GOSSIPS != 0;
             let echo = u64::from_be_bytes(echo.try_into().ok()?);
             let echo = (echo != 0).then_some(Incarnation(echo));
-            Some(Datagram::Beat(Beat { sender: sender(name)?, incarnation, sequence, announced, echo }))
+            let sender = sender(name)?;
+            Some(Datagram::Beat(Beat { sender, incarnation, sequence, announced, echo, gossips }))
         }
         Kind::Gossip => {
             let (name, message) = rest.split_at_checked(first.into())?;
@@ -204,6 +208,7 @@ mod tests {
             sequence: 42,
             announced: Announced::Draining,
             echo: Some(Incarnation(9)),
+            gossips: true,
         }
     }
 
