@@ -2,6 +2,7 @@
 //! `balance`, `upstream`. One worker a core; a request never leaves its worker. Started and fed by `cli::run`; knows
 //! `model` and nobody else.
 
+pub mod access_log;
 pub mod answer;
 pub mod balance;
 pub mod decide;
@@ -34,6 +35,7 @@ pub use listener::{Address, Proto};
 pub use live::{Backend, ClusterKey};
 
 use crate::model::{ObjectRef, Snapshot};
+use access_log::AccessLogConfig;
 use live::{Compiler, Shared};
 use runtime::{Command, Start};
 use stats::{IngressSlot, Stats, Totals};
@@ -51,6 +53,8 @@ pub struct Config {
     pub follow_vips: bool,
     /// What the keys of TLS session tickets are made of, the same on all nodes. None: tickets are good here only.
     pub ticket_seed: Option<tls::tickets::Seed>,
+    /// Where finished requests are logged; `None`: nowhere.
+    pub access_log: Option<AccessLogConfig>,
 }
 
 /// The running router. Dropping it ends the workers at once; [`L7::drain`] ends them gently.
@@ -92,7 +96,7 @@ impl L7 {
     /// Compiles the first snapshot, listens, and starts the workers. Fails with one sentence if an address of
     /// `config.http` or `config.https` cannot be listened on; a VIP that cannot is logged.
     pub fn start(config: Config, snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let Config { workers: count, http, https, follow_vips, ticket_seed } = config;
+        let Config { workers: count, http, https, follow_vips, ticket_seed, access_log } = config;
         let count = count.max(1);
         let mut listeners = Vec::new();
         for (proto, addresses) in [(Proto::Http, http), (Proto::Https, https)] {
@@ -117,6 +121,7 @@ impl L7 {
                 shared: Arc::clone(&shared),
                 stats: Arc::clone(&stats),
                 tls: tls.clone(),
+                access_log: access_log.clone(),
                 commands: receiver,
                 ended,
             })

@@ -1,5 +1,6 @@
 //! Watching the daemon: the admin address and the control socket, and what they show.
 
+pub mod access_log;
 pub mod admin;
 pub mod metrics;
 pub mod status;

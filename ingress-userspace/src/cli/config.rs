@@ -134,6 +134,12 @@ pub struct RunArgs {
     /// Router threads; one per core by default.
     #[arg(long, env = "XDP_INGRESS_WORKERS", value_name = "N")]
     pub workers: Option<std::num::NonZeroUsize>,
+    /// Log finished requests: `off`, `-` (standard output) or a file, which is reopened when it is moved away.
+    #[arg(long, env = "XDP_INGRESS_ACCESS_LOG", default_value = "off", value_name = "FILE|-|off")]
+    pub access_log: AccessLogArg,
+    /// Format of that log: nginx is ingress-nginx's `upstreaminfo` with node, VIP and more behind it.
+    #[arg(long, env = "XDP_INGRESS_ACCESS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Nginx)]
+    pub access_log_format: LogFormat,
     /// UDP port on which the nodes tell each other that they are alive.
     #[arg(long, env = "XDP_INGRESS_MEMBERSHIP_PORT", default_value_t = 7947, value_name = "PORT")]
     pub membership_port: u16,
@@ -156,6 +162,39 @@ pub struct RunArgs {
     /// Log the verdict of each packet (debugging; costs speed).
     #[arg(long, env = "XDP_INGRESS_BPF_LOG")]
     pub bpf_log: bool,
+}
+
+/// `--access-log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogArg {
+    /// No log.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To a file.
+    File(PathBuf),
+}
+
+impl FromStr for AccessLogArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "-" => Ok(Self::Stdout),
+            "" => Err("expected `off`, `-` or a file".to_owned()),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
+
+/// `--access-log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// ingress-nginx's.
+    Nginx,
+    /// JSON, one object a line.
+    Json,
 }
 
 /// Parses `90`, `90s`, `500ms`, `5m`, `1h` (Kubernetes' and Go's way; bare numbers are seconds).

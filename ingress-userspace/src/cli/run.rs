@@ -16,12 +16,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::client::SOCKET_NAME;
-use super::config::{RunArgs, Secrets, SourceArg, Switch, XdpMode};
+use super::config::{AccessLogArg, LogFormat, RunArgs, Secrets, SourceArg, Switch, XdpMode};
 use crate::l4::membership::Key;
 use crate::l4::{self, L4};
+use crate::l7::access_log::{AccessLogConfig, Format};
 use crate::l7::tls::tickets::Seed;
 use crate::l7::{self, L7};
-use crate::observe::admin;
+use crate::observe::{access_log, admin};
 use crate::source;
 use crate::status::{self, Published};
 use crate::translate::{Settings, Translator, named_secrets};
@@ -115,7 +116,7 @@ async fn serve_objects(
         first = next_change(&mut objects, &translator) => first?,
         () = stop.asked() => return Ok(End::Stopped),
     };
-    daemon.start_router(L7::start(l7_config(arguments)?, &first.snapshot)?);
+    daemon.start_router(L7::start(l7_config(arguments, daemon.node())?, &first.snapshot)?);
     daemon.publish(&first);
     let (published, receiver) = watch::channel(first.published());
     // On the side: the API server may be away, and serving does not wait for it.
@@ -307,7 +308,23 @@ fn membership_key(file: &Path) -> anyhow::Result<Key> {
     })
 }
 
-fn l7_config(arguments: &RunArgs) -> anyhow::Result<l7::Config> {
+fn access_log(arguments: &RunArgs, node: &str) -> anyhow::Result<Option<AccessLogConfig>> {
+    let target = match &arguments.access_log {
+        AccessLogArg::Off => return Ok(None),
+        AccessLogArg::Stdout => access_log::Target::Stdout,
+        AccessLogArg::File(path) => access_log::Target::File(path.clone()),
+    };
+    let sink = access_log::start(target).with_context(|| {
+        format!("opening the access log (--access-log {:?}): does its directory exist?", arguments.access_log)
+    })?;
+    let format = match arguments.access_log_format {
+        LogFormat::Nginx => Format::Nginx,
+        LogFormat::Json => Format::Json,
+    };
+    Ok(Some(AccessLogConfig { format, node: node.to_owned(), sink }))
+}
+
+fn l7_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l7::Config> {
     let ticket_seed = ticket_seed(arguments)?;
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     Ok(l7::Config {
@@ -315,6 +332,7 @@ fn l7_config(arguments: &RunArgs) -> anyhow::Result<l7::Config> {
         http: arguments.http.clone(),
         https: arguments.https.clone(),
         follow_vips: arguments.l4 == Switch::On,
+        access_log: access_log(arguments, node)?,
         ticket_seed,
     })
 }

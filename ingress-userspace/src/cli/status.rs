@@ -180,7 +180,7 @@ mod tests {
             }],
             l4: None,
             l7: RouterStatus {
-                requests: vec![RequestCount { ingress: String::new(), by_class: [0, 0, 0, 12, 0] }],
+                requests: vec![RequestCount { by_class: [0, 0, 0, 12, 0], ..RequestCount::default() }],
                 ..RouterStatus::default()
             },
         };

@@ -142,7 +142,11 @@ fn entry(
         }
         None => IngressSlot::OTHER,
     };
-    RouteEntry { route: Arc::clone(route), cluster, ingress }
+    let upstream_name = match &route.target {
+        Target::Cluster(id) => format!("{}-{}-{}", id.namespace, id.service, id.port).into(),
+        Target::Missing => Box::default(),
+    };
+    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name }
 }
 
 /// The hand-over of generations to the workers.

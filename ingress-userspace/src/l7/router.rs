@@ -24,6 +24,8 @@ pub struct RouteEntry {
     pub cluster: Option<ClusterKey>,
     /// Where its requests are counted.
     pub ingress: IngressSlot,
+    /// `namespace-service-port`, as ingress-nginx names upstreams in its logs.
+    pub upstream_name: Box<str>,
 }
 
 /// What a look-up found.

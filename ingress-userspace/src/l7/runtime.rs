@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::access_log::{AccessLog, AccessLogConfig};
 use super::http1::{Engine, Http1Config};
 use super::http2::Http2;
 use super::listener::{Address, Proto};
@@ -40,6 +41,7 @@ pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
     pub(super) stats: Arc<Stats>,
     pub(super) tls: tls::Server,
+    pub(super) access_log: Option<AccessLogConfig>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     /// Told when the worker has ended: how many connections it cut off.
     pub(super) ended: oneshot::Sender<usize>,
@@ -50,9 +52,11 @@ pub(super) fn spawn(start: Start) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (report, ready) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("l7-{}", start.id)).spawn(move || {
-        let Start { id, shared, stats, tls, commands, ended } = start;
+        let Start { id, shared, stats, tls, access_log, commands, ended } = start;
         let worker = Worker::new(id, shared, stats);
+        worker.set_access_log(access_log.map(AccessLog::new));
         let local = LocalSet::new();
+        let logging = Rc::clone(&worker);
         let cut_off = local.block_on(&runtime, async {
             let running = Running::new(worker, tls);
             // The caller waits for this report.
@@ -64,6 +68,7 @@ pub(super) fn spawn(start: Start) -> io::Result<()> {
         });
         // Closes what is left, before anybody is told that it is closed.
         drop((local, runtime));
+        logging.flush_log();
         // The receiver is gone if nobody waits for us.
         let _ = ended.send(cut_off);
     })?;

@@ -2,7 +2,11 @@
 //! any thread, which sums the workers' when it is asked. Every label is bounded.
 
 use std::ops::AddAssign;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::access_log::Finished;
 
 /// One counter with a single writer.
 #[derive(Debug, Default)]
@@ -41,10 +45,46 @@ pub const MAX_INGRESSES: usize = 4096;
 /// Answers by the first digit of their status.
 pub type ByClass<T> = [T; 5];
 
+/// Upper bounds of the buckets of a latency histogram, in microseconds; a last bucket has none.
+pub const LATENCY_BOUNDS: [u64; 12] = [
+    1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+/// Requests by latency: one bucket for each of [`LATENCY_BOUNDS`] (not cumulative), and one for the rest.
+pub type Buckets<T> = [T; LATENCY_BOUNDS.len() + 1];
+
+/// What is counted for one Ingress. Made with its first request, so that those without any cost no memory.
+#[derive(Debug, Default)]
+struct IngressStats {
+    by_class: ByClass<Counter>,
+    latency: Buckets<Counter>,
+    latency_micros: Counter,
+    received: Counter,
+    sent: Counter,
+}
+
+/// The same at one moment, summed over the workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IngressTotals {
+    /// Requests answered, by class of status.
+    pub by_class: ByClass<u64>,
+    /// Requests that ended, by latency; upgraded connections are left out.
+    pub latency: Buckets<u64>,
+    /// The sum of those latencies, in microseconds.
+    pub latency_micros: u64,
+    /// Bytes of requests that ended.
+    pub received: u64,
+    /// Bytes of their answers' bodies.
+    pub sent: u64,
+}
+
 /// A worker's counters.
 #[derive(Debug)]
 pub struct Stats {
-    by_ingress: Box<[ByClass<Counter>]>,
+    by_ingress: Box<[OnceLock<Box<IngressStats>>]>,
+    /// Lines of the access log that its writer could not take.
+    pub log_dropped: Counter,
     /// Bytes that clients sent, without TLS; of HTTP/2 the bodies only.
     pub bytes_in: Counter,
     /// Bytes that clients got, without TLS; of HTTP/2 the bodies only.
@@ -72,7 +112,8 @@ pub struct Totals {
     /// Requests answered, by class of status (index 0 is 1xx; unused), over all Ingresses.
     pub requests: ByClass<u64>,
     /// The same by slot; slots without requests are left out.
-    pub by_ingress: Vec<(IngressSlot, ByClass<u64>)>,
+    pub by_ingress: Vec<(IngressSlot, IngressTotals)>,
+    pub log_dropped: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub accepted: u64,
@@ -88,7 +129,8 @@ impl Stats {
     /// All zero.
     pub fn new() -> Self {
         Self {
-            by_ingress: std::iter::repeat_with(Default::default).take(MAX_INGRESSES).collect(),
+            by_ingress: std::iter::repeat_with(OnceLock::new).take(MAX_INGRESSES).collect(),
+            log_dropped: Counter::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             accepted: Counter::default(),
@@ -103,25 +145,42 @@ impl Stats {
 
     /// Counts one answered request.
     pub fn request(&self, ingress: IngressSlot, status: u16) {
-        let slot = self.by_ingress.get(ingress.0 as usize).unwrap_or(&self.by_ingress[0]);
         let class = usize::from(status / 100).clamp(1, 5) - 1;
-        slot[class].add(1);
+        self.of(ingress).by_class[class].add(1);
+    }
+
+    /// Counts what is known at a request's end.
+    pub fn finished(&self, finished: &Finished<'_>) {
+        let stats = self.of(finished.ingress);
+        stats.received.add(finished.received);
+        stats.sent.add(finished.sent);
+        // What an upgraded connection lasted is no latency.
+        if finished.status != 101 {
+            let micros = micros(finished.took);
+            let bucket = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound);
+            stats.latency[bucket.unwrap_or(LATENCY_BOUNDS.len())].add(1);
+            stats.latency_micros.add(micros);
+        }
+    }
+
+    fn of(&self, ingress: IngressSlot) -> &IngressStats {
+        let slot = self.by_ingress.get(ingress.0 as usize).unwrap_or(&self.by_ingress[0]);
+        slot.get_or_init(Box::default)
     }
 
     /// Adds this worker's counters to a sum.
     pub fn add_to(&self, totals: &mut Totals) {
-        for (index, counters) in self.by_ingress.iter().enumerate() {
-            let values: ByClass<u64> = std::array::from_fn(|class| counters[class].get());
-            if values == [0; 5] {
-                continue;
-            }
-            add_each(&mut totals.requests, values);
+        for (index, slot) in self.by_ingress.iter().enumerate() {
+            let Some(stats) = slot.get() else { continue };
             let slot = IngressSlot(index as u32);
-            match totals.by_ingress.binary_search_by_key(&slot, |(slot, _)| *slot) {
-                Ok(at) => add_each(&mut totals.by_ingress[at].1, values),
-                Err(at) => totals.by_ingress.insert(at, (slot, values)),
-            }
+            let at = totals.by_ingress.binary_search_by_key(&slot, |(slot, _)| *slot).unwrap_or_else(|at| {
+                totals.by_ingress.insert(at, (slot, IngressTotals::default()));
+                at
+            });
+            stats.add_to(&mut totals.by_ingress[at].1);
+            add_each(&mut totals.requests, stats.by_class.each_ref().map(Counter::get));
         }
+        totals.log_dropped += self.log_dropped.get();
         totals.bytes_in += self.bytes_in.get();
         totals.bytes_out += self.bytes_out.get();
         totals.accepted += self.accepted.get();
@@ -140,7 +199,21 @@ impl Default for Stats {
     }
 }
 
-fn add_each(sums: &mut ByClass<u64>, values: ByClass<u64>) {
+impl IngressStats {
+    fn add_to(&self, totals: &mut IngressTotals) {
+        add_each(&mut totals.by_class, self.by_class.each_ref().map(Counter::get));
+        add_each(&mut totals.latency, self.latency.each_ref().map(Counter::get));
+        totals.latency_micros += self.latency_micros.get();
+        totals.received += self.received.get();
+        totals.sent += self.sent.get();
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn add_each<const N: usize>(sums: &mut [u64; N], values: [u64; N]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         sum.add_assign(value);
     }
@@ -164,7 +237,38 @@ mod tests {
         a.add_to(&mut totals);
         b.add_to(&mut totals);
         assert_eq!(totals.requests, [0, 2, 0, 1, 1]);
-        assert_eq!(totals.by_ingress, [(IngressSlot(0), [0, 0, 0, 1, 1]), (IngressSlot(2), [0, 2, 0, 0, 0])]);
+        let by_class: Vec<_> =
+            totals.by_ingress.iter().map(|(slot, totals)| (slot.0, totals.by_class)).collect();
+        assert_eq!(by_class, [(0, [0, 0, 0, 1, 1]), (2, [0, 2, 0, 0, 0])]);
         assert_eq!((totals.bytes_in, totals.open), (5, 1));
+    }
+
+    #[test]
+    fn latencies_fall_into_buckets() {
+        let stats = Stats::new();
+        let connection = super::super::head::ConnectionInfo::new(
+            ([192, 0, 2, 7], 1).into(),
+            ([192, 0, 2, 1], 80).into(),
+            None,
+        );
+        let finished = |status, millis| {
+            stats.finished(&Finished {
+                connection: &connection,
+                ingress: IngressSlot(3),
+                status,
+                received: 10,
+                sent: 20,
+                took: Duration::from_millis(millis),
+                upstream: None,
+                notes: &super::super::access_log::Notes::default(),
+            });
+        };
+        [1, 2, 5, 60_000].into_iter().for_each(|millis| finished(200, millis));
+        finished(101, 60_000);
+        let mut totals = Totals::default();
+        stats.add_to(&mut totals);
+        let (slot, ingress) = &totals.by_ingress[0];
+        assert_eq!((slot.0, ingress.latency), (3, [1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        assert_eq!((ingress.latency_micros, ingress.received, ingress.sent), (60_008_000, 50, 100));
     }
 }

@@ -1,7 +1,7 @@
 //! What belongs to one worker thread and is shared by its engines: the current generation, balancing state, counters,
 //! the draining flag. Never leaves its thread (`Rc`), so nothing here locks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::access_log::{AccessLog, Finished};
 use super::balance::Balancer;
 use super::forwarded::{RequestId, RequestIds};
 use super::head::ConnectionInfo;
@@ -44,6 +45,7 @@ pub struct Worker {
     request_ids: RequestIds,
     draining: Cell<bool>,
     http2: RefCell<Option<Http2HandOver>>,
+    access_log: OnceCell<AccessLog>,
 }
 
 impl Worker {
@@ -59,6 +61,7 @@ impl Worker {
             request_ids: RequestIds::new(),
             draining: Cell::new(false),
             http2: RefCell::new(None),
+            access_log: OnceCell::new(),
         })
     }
 
@@ -84,6 +87,33 @@ impl Worker {
     /// Starts to drain.
     pub fn set_draining(&self) {
         self.draining.set(true);
+    }
+
+    /// Says where finished requests are logged. Called once, before the first of them.
+    pub fn set_access_log(&self, log: Option<AccessLog>) {
+        if let Some(log) = log {
+            let _ = self.access_log.set(log);
+        }
+    }
+
+    /// Whether [`Finished::notes`] are wanted.
+    pub fn logs(&self) -> bool {
+        self.access_log.get().is_some()
+    }
+
+    /// Counts and logs a request that has ended.
+    pub fn finished(&self, finished: &Finished<'_>) {
+        self.stats.finished(finished);
+        if let Some(log) = self.access_log.get() {
+            log.add(finished, &self.stats);
+        }
+    }
+
+    /// Lets the log go on to its writer. Called a few times a second.
+    pub fn flush_log(&self) {
+        if let Some(log) = self.access_log.get() {
+            log.flush(&self.stats);
+        }
     }
 
     /// Says who takes HTTP/2 connections over.

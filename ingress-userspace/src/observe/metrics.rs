@@ -10,8 +10,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::status::{State, Status};
+use super::status::{RequestCount, State, Status};
 use crate::l4;
+use crate::l7::stats::LATENCY_BOUNDS;
 
 /// Renders all metrics.
 pub fn render(status: Status) -> String {
@@ -117,7 +118,18 @@ fn router(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
                 |(class, requests)| ([("ingress", count.ingress.as_str()), ("status", *class)], requests),
             )
         });
-    out.counter("requests", "Answered requests by Ingress and class of status", requests)
+    out.counter("requests", "Answered requests by Ingress and class of status", requests)?;
+    out.counter(
+        "access_log_dropped_lines",
+        "Lines of the access log that were lost because its writer was too slow",
+        [(NONE, l7.dropped_log_lines)],
+    )?;
+    let received =
+        l7.requests.iter().map(|count| ([("ingress", count.ingress.as_str())], count.received_bytes));
+    out.counter("request_bytes", "Bytes of requests by Ingress, heads included", received)?;
+    let sent = l7.requests.iter().map(|count| ([("ingress", count.ingress.as_str())], count.sent_bytes));
+    out.counter("response_bytes", "Bytes of answers' bodies by Ingress", sent)?;
+    out.latency("request_duration_seconds", "From a request's head to the end of its answer", &l7.requests)
 }
 
 fn front(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
@@ -188,6 +200,24 @@ impl Out<'_, '_> {
         Ok(())
     }
 
+    /// One classic histogram for each Ingress.
+    fn latency(&mut self, name: &str, help: &str, counts: &[RequestCount]) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let bounds = || LATENCY_BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        for count in counts {
+            let buckets: Vec<(f64, u64)> = bounds().zip(count.latency).collect();
+            let total = count.latency.iter().sum();
+            let labels = [("ingress", count.ingress.as_str())];
+            family.encode_family(&LabelSet(&labels))?.encode_histogram::<LabelSet<'_>>(
+                count.latency_seconds,
+                total,
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
     fn gauge<L: AsLabels>(
         &mut self,
         name: &str,
@@ -236,7 +266,7 @@ impl EncodeLabelSet for LabelSet<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::status::{RequestCount, RouterStatus, SnapshotStatus};
+    use crate::observe::status::{RouterStatus, SnapshotStatus};
 
     #[test]
     fn renders_openmetrics() {
@@ -251,7 +281,13 @@ mod tests {
             problems: Vec::new(),
             l4: None,
             l7: RouterStatus {
-                requests: vec![RequestCount { ingress: "a/b\"c".to_owned(), by_class: [0, 5, 0, 1, 0] }],
+                requests: vec![RequestCount {
+                    ingress: "a/b\"c".to_owned(),
+                    by_class: [0, 5, 0, 1, 0],
+                    latency: [4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                    latency_seconds: 12.5,
+                    ..RequestCount::default()
+                }],
                 ..RouterStatus::default()
             },
         });
@@ -261,6 +297,9 @@ mod tests {
             "xdp_ingress_snapshot_changes_total 7",
             "xdp_ingress_requests_total{ingress=\"a/b\\\"c\",status=\"2xx\"} 5",
             "xdp_ingress_requests_total{ingress=\"a/b\\\"c\",status=\"4xx\"} 1",
+            "xdp_ingress_request_duration_seconds_sum{ingress=\"a/b\\\"c\"} 12.5",
+            "xdp_ingress_request_duration_seconds_bucket{le=\"0.005\",ingress=\"a/b\\\"c\"} 5",
+            "xdp_ingress_request_duration_seconds_bucket{le=\"+Inf\",ingress=\"a/b\\\"c\"} 6",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

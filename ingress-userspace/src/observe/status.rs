@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::l7::stats::Buckets;
 use crate::{l7, model};
 
 /// The daemon at one moment.
@@ -108,17 +109,32 @@ pub struct RouterStatus {
     pub failed_upstream_requests: u64,
     /// Requests that were sent again on another connection.
     pub retried_requests: u64,
+    /// Lines of the access log that were lost because its writer was too slow.
+    #[serde(default)]
+    pub dropped_log_lines: u64,
     /// Answered requests by Ingress (`namespace/name`; empty: none) and class of status.
     pub requests: Vec<RequestCount>,
 }
 
 /// Answered requests of one Ingress.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RequestCount {
     /// `namespace/name`; empty for requests that no Ingress matched, and for Ingresses beyond the first 4,095.
     pub ingress: String,
     /// By class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub by_class: [u64; 5],
+    /// By latency, one for each of `l7::stats::LATENCY_BOUNDS` (not cumulative) and one for the rest.
+    #[serde(default)]
+    pub latency: Buckets<u64>,
+    /// The sum of the latencies, in seconds.
+    #[serde(default)]
+    pub latency_seconds: f64,
+    /// Bytes of the requests.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Bytes of the answers' bodies.
+    #[serde(default)]
+    pub sent_bytes: u64,
 }
 
 impl From<&model::Problem> for ProblemStatus {
@@ -139,9 +155,13 @@ impl From<l7::Report> for RouterStatus {
     fn from(report: l7::Report) -> Self {
         let totals = report.totals;
         let names: BTreeMap<_, _> = report.ingresses.iter().map(|(ingress, slot)| (*slot, ingress)).collect();
-        let requests = totals.by_ingress.into_iter().map(|(slot, by_class)| RequestCount {
+        let requests = totals.by_ingress.into_iter().map(|(slot, totals)| RequestCount {
             ingress: names.get(&slot).map(|i| format!("{}/{}", i.namespace, i.name)).unwrap_or_default(),
-            by_class,
+            by_class: totals.by_class,
+            latency: totals.latency,
+            latency_seconds: totals.latency_micros as f64 / 1e6,
+            received_bytes: totals.received,
+            sent_bytes: totals.sent,
         });
         Self {
             open_connections: totals.open,
@@ -153,6 +173,7 @@ impl From<l7::Report> for RouterStatus {
             failed_upstream_connections: totals.connect_failed,
             failed_upstream_requests: totals.upstream_failed,
             retried_requests: totals.retried,
+            dropped_log_lines: totals.log_dropped,
             requests: requests.collect(),
         }
     }

@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use super::super::access_log::{Finished, Notes, UpstreamPart};
 use super::super::balance::{ClusterState, InFlight};
 use super::super::head::ConnectionInfo;
 use super::super::stats::IngressSlot;
@@ -95,6 +97,54 @@ pub(super) struct Exchange {
     pub(super) close: bool,
     /// The endpoint's connection can serve another request afterwards.
     pub(super) upstream_keeps: bool,
+    /// What is counted and logged at its end.
+    pub(super) account: Account,
+}
+
+/// What is counted and logged when an exchange ends.
+#[derive(Default)]
+pub(super) struct Account {
+    /// The connection it came by; `None` once it has been counted.
+    pub(super) info: Option<Rc<ConnectionInfo>>,
+    pub(super) notes: Notes,
+    /// When the request's head was complete.
+    pub(super) started: Option<Instant>,
+    /// When the last endpoint was asked, and, if that needed a new connection, how long it took.
+    pub(super) asked: Option<Instant>,
+    pub(super) connect: Duration,
+    /// When its answer's head was there.
+    pub(super) headed: Option<Instant>,
+    /// When the whole answer was there, if that is known to be the same moment.
+    pub(super) ended: Option<Instant>,
+    pub(super) endpoint: Option<SocketAddr>,
+    /// What the endpoint said; 0: nothing.
+    pub(super) upstream_status: u16,
+    /// What the client got; 0: nothing.
+    pub(super) status: u16,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl Account {
+    /// The request as it is counted and logged, now that it has ended; `None` if that was done.
+    pub(super) fn finished(&self, ingress: IngressSlot) -> Option<Finished<'_>> {
+        let connection = self.info.as_deref()?;
+        let started = self.started?;
+        let end = self.ended.unwrap_or_else(Instant::now);
+        let upstream = self.endpoint.zip(self.asked).map(|(endpoint, asked)| UpstreamPart {
+            endpoint,
+            status: self.upstream_status,
+            connect: self.connect,
+            header: self.headed.map(|headed| headed.saturating_duration_since(asked)),
+            response: end.saturating_duration_since(asked),
+            bytes: if self.upstream_status == 0 { 0 } else { self.sent },
+        });
+        let took = end.saturating_duration_since(started);
+        // nginx's 499: the client went away before it had an answer.
+        let status = if self.status == 0 { 499 } else { self.status };
+        let (received, sent) = (self.received, self.sent);
+        Some(Finished { connection, ingress, status, received, sent, took, upstream, notes: &self.notes })
+    }
 }
 
 impl Exchange {
@@ -122,6 +172,7 @@ impl Exchange {
             unchunk: false,
             close: false,
             upstream_keeps: false,
+            account: Account::default(),
         }
     }
 
@@ -133,7 +184,9 @@ impl Exchange {
         request.clear();
         request.shrink_to(KEPT);
         tried.clear();
-        *self = Self { request, tried, ..Self::new() };
+        let mut notes = std::mem::take(&mut self.account.notes);
+        notes.clear();
+        *self = Self { request, tried, account: Account { notes, ..Account::default() }, ..Self::new() };
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with, getsockname};
 
+use super::super::access_log::Notes;
 use super::super::head::ConnectionInfo;
 use super::super::upstream::connection::Upstream;
 use super::super::upstream::pool::Pool;
@@ -77,6 +78,8 @@ pub(super) struct Core {
     pub(super) out: Vec<u8>,
     pub(super) request: ParsedRequest,
     pub(super) response: ParsedResponse,
+    /// Of a request that we answer ourselves.
+    pub(super) notes: Notes,
     /// Reads that the connection being driven may still do in this turn.
     pub(super) reads: u32,
     epoll: OwnedFd,
@@ -116,6 +119,7 @@ impl Core {
             out: Vec::new(),
             request: ParsedRequest::default(),
             response: ParsedResponse::default(),
+            notes: Notes::default(),
             reads: 0,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(EVENTS),
@@ -260,6 +264,9 @@ impl Core {
         if let Some(upstream) = exchange.upstream.take() {
             self.upstreams.remove(upstream);
         }
+        if let Some(finished) = exchange.account.finished(exchange.ingress) {
+            self.worker.finished(&finished);
+        }
         exchange.reset();
         if self.spare.len() < SPARE {
             self.spare.push(exchange);
@@ -379,6 +386,7 @@ impl Core {
 
     /// One tick of the clock has passed.
     pub(super) fn tick(&mut self) {
+        self.worker.flush_log();
         for listener in std::mem::take(&mut self.stalled) {
             self.accept(listener, ACCEPTS);
         }

@@ -1,6 +1,8 @@
 //! Finds a connection for a request: picks an endpoint, takes a pooled connection or makes one, sends the head, and
 //! tries again where that is safe. Called by `receive` when a request begins and by `relay` when an endpoint fails it.
 
+use std::time::{Duration, Instant};
+
 use super::super::answer::Answer;
 use super::super::upstream::connection::Upstream;
 use super::body::Body;
@@ -24,6 +26,10 @@ impl Core {
             exchange.in_flight = Some(in_flight);
             let pooled = if exchange.retried { None } else { self.take_pooled(id, exchange) };
             exchange.reused = pooled.is_some();
+            exchange.account.endpoint = Some(address);
+            // A pooled connection is asked at once: no need to look at the clock again.
+            let first = exchange.reused && exchange.tried.is_empty() && !exchange.retried;
+            exchange.account.asked = if first { exchange.account.started } else { Some(Instant::now()) };
             let made = match pooled {
                 Some(upstream) => Ok(upstream),
                 None => Upstream::connect(address, id).and_then(|upstream| self.add_upstream(upstream)),
@@ -53,13 +59,19 @@ impl Core {
             }
         }
         if exchange.connected && !exchange.reused {
-            self.worker.stats.connected.add(1);
+            self.note_connected(exchange);
         }
         let timeout = if exchange.connected { self.timeouts.upstream } else { self.timeouts.connect };
         if let Some(client) = self.clients.get_mut(id) {
             self.wheel.set(&mut client.timer, client_token(id), timeout);
         }
         Next::Again
+    }
+
+    /// A new connection to an endpoint stands.
+    pub(super) fn note_connected(&self, exchange: &mut Exchange) {
+        self.worker.stats.connected.add(1);
+        exchange.account.connect = exchange.account.asked.map_or(Duration::ZERO, |asked| asked.elapsed());
     }
 
     /// A pooled connection to the endpoint that was picked, if a usable one is there.
@@ -152,6 +164,7 @@ impl Core {
             || exchange.version == super::request::Version::Http10
             || !rest.is_done()
             || matches!(answer.status, 400 | 408);
+        exchange.account.status = answer.status;
         let reply = Reply {
             head_only: exchange.is_head,
             ingress: exchange.ingress,

@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::net::TcpStream;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::super::access_log::{Finished, Note, Notes};
 use super::super::answer::Answer;
 use super::super::decide::{Decision, decide};
 use super::super::head::{RequestHead, normalise_path, parse_authority};
@@ -108,7 +110,25 @@ impl Core {
     pub(super) fn refuse(&mut self, id: Id, refusal: Refusal) -> Next {
         let answer = Answer { status: refusal.status(), ..Answer::bad_request(refusal.to_string()) };
         tracing::debug!(reason = %refusal, "request refused");
+        self.answered(id, &answer, IngressSlot::OTHER, 0);
         self.reply(id, &answer, Reply::refusal())
+    }
+
+    /// Counts and logs a request that we answer without having asked an endpoint; `received` bytes of it have come.
+    fn answered(&mut self, id: Id, answer: &Answer, ingress: IngressSlot, received: u64) {
+        if let Some(client) = self.clients.get(id) {
+            self.worker.finished(&Finished {
+                connection: &client.info,
+                ingress,
+                status: answer.status,
+                received,
+                sent: answer.body().len() as u64,
+                took: Duration::ZERO,
+                upstream: None,
+                notes: &self.notes,
+            });
+        }
+        self.notes.clear();
     }
 
     /// Begins the exchange for a complete head at the start of `bytes`.
@@ -125,7 +145,12 @@ impl Core {
         let info = Rc::clone(&client.info);
         let head = match request_head(bytes, parsed) {
             Ok(target) => target,
-            Err(reason) => return self.reply(id, &Answer::bad_request(reason), Reply::refusal()),
+            Err(reason) => {
+                let answer = Answer::bad_request(reason);
+                self.notes.set(Note::Line, &[parsed.line(bytes)]);
+                self.answered(id, &answer, IngressSlot::OTHER, parsed.length as u64);
+                return self.reply(id, &answer, Reply::refusal());
+            }
         };
         let headers = ParsedHeaders { buffer: bytes, request: parsed };
         let head = RequestHead {
@@ -146,6 +171,10 @@ impl Core {
                 let close = !parsed.keep_alive
                     || parsed.version == super::request::Version::Http10
                     || (parsed.expect_continue && !upload.is_done());
+                if self.worker.logs() {
+                    note(&mut self.notes, bytes, parsed, &head);
+                }
+                self.answered(id, &answer, ingress, (parsed.length + taken) as u64);
                 self.reply(
                     id,
                     &answer,
@@ -165,12 +194,41 @@ impl Core {
                 exchange.upgrade = parsed.upgrade.is_some();
                 exchange.ingress = route.ingress;
                 exchange.cluster = Some(self.worker.balancer.cluster(backend));
+                exchange.account.started = Some(Instant::now());
+                exchange.account.received = (parsed.length + taken) as u64;
+                exchange.account.info = Some(Rc::clone(&info));
+                if self.worker.logs() {
+                    let notes = &mut exchange.account.notes;
+                    note(notes, bytes, parsed, &head);
+                    notes.set(Note::RequestId, &[&request_id.0]);
+                    let ingress = &route.route.ingress;
+                    notes.set(Note::Namespace, &[ingress.namespace.as_bytes()]);
+                    notes.set(Note::Ingress, &[ingress.name.as_bytes()]);
+                    notes.set(Note::Upstream, &[route.upstream_name.as_bytes()]);
+                }
                 if let Some(client) = self.clients.get_mut(id) {
                     client.phase = Phase::Exchange;
                     client.exchange = Some(exchange);
                 }
                 self.with_exchange(id, Self::connect)
             }
+        }
+    }
+}
+
+/// What the log wants of a request's head.
+fn note(notes: &mut Notes, bytes: &[u8], parsed: &ParsedRequest, head: &RequestHead<'_>) {
+    notes.set(Note::Line, &[parsed.line(bytes)]);
+    notes.set(Note::Host, &[head.host.as_bytes()]);
+    for field in &parsed.fields {
+        let name = field.name.of(bytes);
+        let (note, known) = match name.len() {
+            7 => (Note::Referer, "referer"),
+            10 => (Note::UserAgent, "user-agent"),
+            _ => continue,
+        };
+        if name.eq_ignore_ascii_case(known.as_bytes()) {
+            notes.set(note, &[field.value.of(bytes)]);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Moves one exchange on: the request's body to the endpoint, the answer to the client, in both directions only as fast
 //! as the receiving side takes it. Called by `core` whenever one of the two connections has something new.
 
+use std::time::Instant;
+
 use super::super::answer::Answer;
 use super::body::Body;
 use super::chunked::Direction;
@@ -35,8 +37,8 @@ impl Core {
         }
         if !exchange.connected && upstream.link.is_connected() {
             exchange.connected = true;
-            self.worker.stats.connected.add(1);
             self.wheel.set(&mut client.timer, client_token(id), self.timeouts.upstream);
+            self.note_connected(exchange);
         }
         match self.upload(id, exchange) {
             Some(next) => next,
@@ -62,6 +64,7 @@ impl Core {
                 Received::End | Received::Broken => return Some(Next::Close),
             };
             self.worker.stats.bytes_in.add(count as u64);
+            exchange.account.received += count as u64;
             let bytes = &self.scratch[..count];
             exchange.streamed = true;
             let Ok(taken) = exchange.upload.take(bytes) else {
@@ -190,10 +193,14 @@ impl Core {
             false if http10 => Persistence::KeepAlive,
             false => Persistence::Default,
         };
+        exchange.account.headed = Some(Instant::now());
+        exchange.account.status = parsed.status;
+        exchange.account.upstream_status = parsed.status;
         let mut body = Body::new(parsed.framing, Direction::Response);
         let chunked = parsed.framing == Framing::Chunked && !exchange.unchunk;
         self.out.clear();
         write::response(&mut self.out, bytes, parsed, persistence, chunked);
+        let head = self.out.len();
         let taken = if exchange.unchunk { body.take_payload(rest, &mut self.out) } else { body.take(rest) };
         let Ok(taken) = taken else {
             return Some(self.bad_answer(id, exchange, BadAnswer::Chunk));
@@ -208,7 +215,12 @@ impl Core {
         let done = body.is_done();
         exchange.answering = Answering::Body(body);
         self.worker.stats.request(exchange.ingress, status);
-        self.worker.stats.bytes_out.add((self.out.len() + piece.len()) as u64);
+        let sent = self.out.len() + piece.len();
+        self.worker.stats.bytes_out.add(sent as u64);
+        exchange.account.sent = (sent - head) as u64;
+        if done {
+            exchange.account.ended = exchange.account.headed;
+        }
         let upstream = exchange.upstream.and_then(|id| self.upstreams.get_mut(id))?;
         upstream.pending = Vec::new();
         let client = self.clients.get_mut(id)?;
@@ -229,6 +241,7 @@ impl Core {
         };
         let piece = if exchange.unchunk { &self.out[..] } else { &bytes[..taken] };
         self.worker.stats.bytes_out.add(piece.len() as u64);
+        exchange.account.sent += piece.len() as u64;
         exchange.upstream_keeps &= taken == count;
         let done = body.is_done();
         let client = self.clients.get_mut(id)?;
@@ -244,6 +257,9 @@ impl Core {
         self.out.clear();
         write::response(&mut self.out, bytes, &self.response, Persistence::Upgrade, false);
         self.worker.stats.request(exchange.ingress, 101);
+        exchange.account.headed = Some(Instant::now());
+        exchange.account.status = 101;
+        exchange.account.upstream_status = 101;
         let rest = &bytes[self.response.length..];
         let Some(upstream) = exchange.upstream.and_then(|id| self.upstreams.get_mut(id)) else {
             return Next::Close;

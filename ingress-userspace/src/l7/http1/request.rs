@@ -116,6 +116,12 @@ impl ParsedRequest {
         }
     }
 
+    /// The request line as sent, without its line end. Only for a complete head.
+    pub(crate) fn line<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
+        const VERSION: usize = " HTTP/1.1".len();
+        &buffer[self.method.start as usize..self.target.end as usize + VERSION]
+    }
+
     /// Finds the lines; the length of the head, or `None` when it is incomplete.
     fn scan(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Refusal> {
         self.fields.clear();

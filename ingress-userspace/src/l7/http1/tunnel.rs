@@ -27,9 +27,11 @@ impl Core {
         let (from_client, from_upstream) = (&mut client.link, &mut upstream.link);
         let up = pump(from_client, from_upstream, &mut self.scratch, &mut self.reads, |count| {
             stats.bytes_in.add(count);
+            exchange.account.received += count;
         });
         let down = pump(from_upstream, from_client, &mut self.scratch, &mut self.reads, |count| {
             stats.bytes_out.add(count);
+            exchange.account.sent += count;
         });
         let over = from_client.is_finished() && from_upstream.is_finished();
         match (up, down) {
@@ -46,7 +48,13 @@ impl Core {
     }
 }
 
-fn pump(from: &mut Link, to: &mut Link, scratch: &mut [u8], reads: &mut u32, count: impl Fn(u64)) -> Pumped {
+fn pump(
+    from: &mut Link,
+    to: &mut Link,
+    scratch: &mut [u8],
+    reads: &mut u32,
+    mut count: impl FnMut(u64),
+) -> Pumped {
     let mut moved = to.has_unsent();
     if to.flush().is_err() {
         return Pumped::Broken;

@@ -17,7 +17,12 @@ fn route(name: &str) -> Arc<Route> {
 }
 
 fn entry(route: &Arc<Route>) -> RouteEntry {
-    RouteEntry { route: Arc::clone(route), cluster: None, ingress: IngressSlot::OTHER }
+    RouteEntry {
+        route: Arc::clone(route),
+        cluster: None,
+        ingress: IngressSlot::OTHER,
+        upstream_name: Box::default(),
+    }
 }
 
 fn compile(table: &RouteTable) -> Router {
