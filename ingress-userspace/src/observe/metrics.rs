@@ -203,7 +203,7 @@ impl Out<'_, '_> {
     /// One classic histogram for each Ingress.
     fn latency(&mut self, name: &str, help: &str, counts: &[RequestCount]) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        let bounds = || LATENCY_BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let bounds = || LATENCY_BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         for count in counts {
             let buckets: Vec<(f64, u64)> = bounds().zip(count.latency).collect();
             let total = count.latency.iter().sum();

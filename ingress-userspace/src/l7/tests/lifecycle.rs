@@ -110,3 +110,44 @@ fn a_taken_port_is_one_clear_sentence() {
         format!("cannot listen on {address}: another process uses this port; stop it or choose another port");
     assert_eq!(error.to_string(), expected);
 }
+
+#[test]
+fn finished_requests_are_logged() {
+    use crate::l7::access_log::{AccessLogConfig, Format};
+    let one = Backend::start("one", Behaviour::Echo);
+    let (sink, lines) = std::sync::mpsc::sync_channel(16);
+    let access_log = Some(AccessLogConfig { format: Format::Json, node: "node-a".to_owned(), sink });
+    let http = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = Config { workers: 1, http, access_log, ..Config::default() };
+    let rules = Rules::default().rule("a", "/", "service", &[one.address]);
+    let l7 = L7::start(config, &rules.0).unwrap();
+    let address = l7.addresses().next().unwrap().socket;
+    for host in ["a", "b"] {
+        get(address, host, "/path?query");
+    }
+    let mut text = String::new();
+    while text.lines().count() < 2 {
+        let batch = lines.recv_timeout(Duration::from_secs(10)).expect("a batch within a tick or two");
+        text.push_str(std::str::from_utf8(&batch.text).unwrap());
+    }
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (served, refused) = (&lines[0], &lines[1]);
+    assert_eq!(
+        (&served["status"], &served["host"], &served["uri"]),
+        (&200.into(), &"a".into(), &"/path?query".into())
+    );
+    assert_eq!((&served["node"], &served["ingress"]), (&"node-a".into(), &"service".into()));
+    assert_eq!(served["upstream"], one.address.to_string());
+    assert_eq!(
+        (served["vip"].as_str(), &served["upstream_status"]),
+        (Some(&*address.to_string()), &200.into())
+    );
+    assert_eq!(
+        (&refused["status"], refused.get("upstream"), &refused["host"]),
+        (&404.into(), None, &"b".into())
+    );
+    let totals = l7.stats().totals;
+    let finished: u64 = totals.by_ingress.iter().flat_map(|(_, ingress)| ingress.latency).sum();
+    assert_eq!(finished, 2, "both are in a latency bucket");
+}
