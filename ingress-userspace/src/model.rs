@@ -22,7 +22,8 @@ pub use node::{Node, NodeIntent};
 pub use own_status::OwnStatus;
 pub use problem::{Kind, ObjectRef, Problem, Reason};
 pub use route::{
-    Filters, HostPattern, HostRoutes, PathMatch, PathRule, Route, RouteTable, SslRedirect, Target,
+    Filters, HostPattern, HostRoutes, PathMatch, PathRule, Redirect, Route, RouteTable, SourceRange,
+    SslRedirect, Target,
 };
 pub use shared::Shared;
 pub use vip::Vip;

@@ -257,6 +257,9 @@ fn show_table(table: &RouteTable) -> String {
             };
             writeln!(text, "  {path} -> {}", show_route(&rule.route)).unwrap();
         }
+        if let Some(path) = &routes.app_root {
+            writeln!(text, "  / redirects to {path}").unwrap();
+        }
         if let Some(route) = &routes.default {
             writeln!(text, "  default -> {}", show_route(route)).unwrap();
         }
@@ -281,5 +284,15 @@ fn show_route(route: &Route) -> String {
         Target::Missing => "missing".into(),
     };
     let redirect = route.filters.ssl_redirect.as_ref().map(|redirect| format!(" redirect {}", redirect.code));
-    format!("{target}{} by {}", redirect.unwrap_or_default(), route.ingress)
+    let mut filters = redirect.unwrap_or_default();
+    if let Some(redirect) = &route.filters.redirect {
+        write!(filters, " answered {} {}", redirect.code, redirect.location).unwrap();
+    }
+    if let Some(range) = &route.filters.source_range {
+        write!(filters, " denies {:?} allows {:?}", range.deny, range.allow).unwrap();
+    }
+    if let Some(host) = &route.filters.upstream_vhost {
+        write!(filters, " vhost {host}").unwrap();
+    }
+    format!("{target}{filters} by {}", route.ingress)
 }

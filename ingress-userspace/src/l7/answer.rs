@@ -30,6 +30,8 @@ impl Answer {
         Self { status: 400, reason: reason.into(), location: None }
     }
 
+    /// 403: the client's address is on no list that lets it in, or on one that keeps it out.
+    pub const FORBIDDEN: Self = Self::new(403, "this client may not ask for this");
     /// 404: no rule matches and there is no default backend.
     pub const NO_RULE: Self = Self::new(404, "no Ingress rule matches this host and path");
     /// 408: the client was too slow with the head or the body of its request.

@@ -38,6 +38,12 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
         return Decision::Answer { answer: Answer::MISDIRECTED, ingress: IngressSlot::OTHER };
     }
     let router = live.router_at(head.connection.local.ip());
+    if head.path == "/"
+        && let Some(path) = router.app_root(head.host)
+        && let Err(answer) = filter::app_root::request(path, head)
+    {
+        return Decision::Answer { answer, ingress: IngressSlot::OTHER };
+    }
     let Found::Route(route) = router.find(head.host, head.path) else {
         return Decision::Answer { answer: Answer::NO_RULE, ingress: IngressSlot::OTHER };
     };

@@ -1,8 +1,12 @@
-//! The filters of a route in their fixed order: who may ask comes before where to go, that before what is changed.
+//! The filters of a route in their fixed order, which is nginx's: redirects, who may ask, what is changed.
 //! Called by `decide`. One file a group of annotations, the twin of the same name in `translate::annotation`.
 
+pub(in crate::l7) mod app_root;
 pub(in crate::l7) mod client_auth;
+mod redirect;
+mod source_range;
 mod ssl_redirect;
+mod upstream_vhost;
 
 use crate::model::Filters;
 
@@ -10,9 +14,19 @@ use super::answer::Answer;
 use super::head::{HeadEdits, RequestHead};
 
 /// Runs them. `Err` is the answer that ends the request.
-pub fn request(filters: &Filters, head: &RequestHead<'_>, _edits: &mut HeadEdits) -> Result<(), Answer> {
+pub fn request(filters: &Filters, head: &RequestHead<'_>, edits: &mut HeadEdits) -> Result<(), Answer> {
+    // nginx answers redirects of a location before it looks at anything else (its rewrite phase).
+    if let Some(redirect) = &filters.redirect {
+        redirect::request(redirect)?;
+    }
     if let Some(redirect) = &filters.ssl_redirect {
         ssl_redirect::request(redirect, head)?;
+    }
+    if let Some(range) = &filters.source_range {
+        source_range::request(range, head)?;
+    }
+    if let Some(host) = &filters.upstream_vhost {
+        upstream_vhost::request(host, edits);
     }
     Ok(())
 }

@@ -103,6 +103,11 @@ impl Router {
             .map_or(Found::Nothing, Found::Route)
     }
 
+    /// Where `/` of a host is redirected to. `None`: nowhere.
+    pub fn app_root(&self, host: &str) -> Option<&str> {
+        self.table_of(host)?.source.app_root.as_deref()
+    }
+
     /// What a host wants of its clients' certificates. `None`: nothing.
     pub fn client_policy(&self, host: &str) -> Option<&Arc<Policy>> {
         if !self.has_policies {
@@ -138,6 +143,7 @@ impl Router {
 fn same_routes(old: &HostRoutes, new: &HostRoutes) -> bool {
     let same = |a: &Arc<Route>, b: &Arc<Route>| Arc::ptr_eq(a, b) || a == b;
     old.paths.len() == new.paths.len()
+        && old.app_root == new.app_root
         && old.paths.iter().zip(&new.paths).all(|(a, b)| a.path == b.path && same(&a.route, &b.route))
         && old.client_auth == new.client_auth
         && match (&old.default, &new.default) {

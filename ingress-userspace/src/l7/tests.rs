@@ -38,7 +38,7 @@ impl Rules {
     }
 
     fn redirect(self, host: &str) -> Self {
-        let filters = Filters { ssl_redirect: Some(SslRedirect { code: 308 }) };
+        let filters = Filters { ssl_redirect: Some(SslRedirect { code: 308 }), ..Filters::default() };
         self.route(host, "/", "redirect", Target::Missing, filters)
     }
 

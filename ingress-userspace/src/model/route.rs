@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{ClientAuth, ClusterId, ObjectRef};
 
 /// `spec.rules[].host`, lower case.
@@ -35,6 +37,8 @@ pub struct HostRoutes {
     pub default: Option<Arc<Route>>,
     /// `auth-tls-*` of the oldest Ingress of this host that has them: all its requests need what it says.
     pub client_auth: Option<Arc<ClientAuth>>,
+    /// `app-root` of the oldest Ingress of this host that has it: where `/` is redirected to.
+    pub app_root: Option<Arc<str>>,
 }
 
 /// One path of one host.
@@ -80,8 +84,32 @@ pub enum Target {
 /// name in `l7::filter`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filters {
+    /// `permanent-redirect`, `temporal-redirect`: no backend is asked.
+    pub redirect: Option<Redirect>,
     /// Plain HTTP is redirected to HTTPS.
     pub ssl_redirect: Option<SslRedirect>,
+    /// `denylist-source-range`, `allowlist-source-range`: who may ask, by address.
+    pub source_range: Option<Arc<SourceRange>>,
+    /// `upstream-vhost`: the `Host` that the backend gets.
+    pub upstream_vhost: Option<Arc<str>>,
+}
+
+/// An answer that leads elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// 300 to 308.
+    pub code: u16,
+    /// The `Location`.
+    pub location: Arc<str>,
+}
+
+/// Addresses of clients. The first list is asked first, as nginx does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceRange {
+    /// 403 for these.
+    pub deny: Vec<IpNet>,
+    /// `Some`: 403 for all others.
+    pub allow: Option<Vec<IpNet>>,
 }
 
 /// `nginx.ingress.kubernetes.io/ssl-redirect` and `force-ssl-redirect`.

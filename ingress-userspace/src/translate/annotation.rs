@@ -1,8 +1,12 @@
 //! Annotations of Ingresses to filters: one file per group, each with a twin of the same name in `l7::filter`. What is
 //! asked for and not done is said, never passed over in silence.
 
+mod app_root;
 mod client_auth;
+mod redirect;
+mod source_range;
 mod ssl_redirect;
+mod upstream_vhost;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 
 use super::class::Owned;
 use super::problems::Problems;
-use crate::model::{ClientAuth, Filters, ObjectRef, Reason, Target};
+use crate::model::{ClientAuth, Filters, ObjectRef, Reason, Redirect, SourceRange, Target};
 use crate::source::Objects;
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
@@ -19,17 +23,8 @@ const NGINX: &str = "nginx.ingress.kubernetes.io/";
 
 /// Those that keep people out. An Ingress with one that we don't honour is answered with 503: its author relies on the
 /// lock, and an open door is worse than a closed one.
-const LOCKS: [&str; 9] = [
-    "allowlist-source-range",
-    "auth-secret",
-    "auth-signin",
-    "auth-snippet",
-    "auth-tls-match-cn",
-    "auth-type",
-    "auth-url",
-    "denylist-source-range",
-    "whitelist-source-range",
-];
+const LOCKS: [&str; 6] =
+    ["auth-secret", "auth-signin", "auth-snippet", "auth-tls-match-cn", "auth-type", "auth-url"];
 
 /// One Ingress's annotations, read.
 #[derive(Debug)]
@@ -39,6 +34,11 @@ pub(super) struct Annotations {
     /// What the hosts of its rules want of their clients' certificates.
     pub(super) client_auth: Option<Arc<ClientAuth>>,
     ssl_redirect: ssl_redirect::SslRedirects,
+    redirect: Option<Redirect>,
+    source_range: Option<Arc<SourceRange>>,
+    upstream_vhost: Option<Arc<str>>,
+    /// Where `/` of its hosts leads.
+    pub(super) app_root: Option<Arc<str>>,
 }
 
 /// An Ingress of ours with its annotations.
@@ -93,6 +93,11 @@ impl Annotations {
             reader.problem("auth-tls-secret", Reason::Unsupported, message, "write a rule");
             locked = true;
         }
+        let redirect = redirect::read(&mut reader);
+        let upstream_vhost = upstream_vhost::read(&mut reader);
+        let app_root = app_root::read(&mut reader);
+        let source_range = source_range::read(&mut reader);
+        locked |= source_range.is_err();
         for name in std::mem::take(&mut reader.values).into_keys() {
             let is_lock = LOCKS.contains(&name);
             locked |= is_lock;
@@ -103,7 +108,16 @@ impl Annotations {
             };
             reader.problem(name, Reason::Unsupported, message, "delete it if you can do without");
         }
-        Some(Self { locked, client_auth: client_auth.ok().flatten(), ssl_redirect })
+        let source_range = source_range.ok().flatten();
+        Some(Self {
+            locked,
+            client_auth: client_auth.ok().flatten(),
+            ssl_redirect,
+            redirect,
+            source_range,
+            upstream_vhost,
+            app_root,
+        })
     }
 
     /// Where requests for `target` may go.
@@ -113,7 +127,13 @@ impl Annotations {
 
     /// The filters of a route on a host that has (or has not) a certificate.
     pub(super) fn filters(&self, tls: bool) -> Filters {
-        Filters { ssl_redirect: self.ssl_redirect.filter(tls) }
+        Filters {
+            // A locked Ingress answers nothing but 503.
+            redirect: self.redirect.clone().filter(|_| !self.locked),
+            ssl_redirect: self.ssl_redirect.filter(tls),
+            source_range: self.source_range.clone(),
+            upstream_vhost: self.upstream_vhost.clone(),
+        }
     }
 }
 

@@ -55,6 +55,7 @@ struct Host {
     paths: BTreeMap<Rank, PathRule>,
     default: Option<Arc<Route>>,
     client_auth: Option<Arc<ClientAuth>>,
+    app_root: Option<Arc<str>>,
 }
 
 /// Longest path first, at equal length `Exact` before `Prefix`, then by bytes.
@@ -73,8 +74,8 @@ impl Rank {
 
 impl Host {
     fn finish(self) -> HostRoutes {
-        let Self { paths, default, client_auth } = self;
-        HostRoutes { paths: paths.into_values().collect(), default, client_auth }
+        let Self { paths, default, client_auth, app_root } = self;
+        HostRoutes { paths: paths.into_values().collect(), default, client_auth, app_root }
     }
 }
 
@@ -144,6 +145,9 @@ impl Table<'_, '_> {
         }
         if let (Some(host), Some(auth)) = (self.hosts.get_mut(pattern), &routes.annotations.client_auth) {
             host.client_auth.get_or_insert_with(|| Arc::clone(auth));
+        }
+        if let (Some(host), Some(path)) = (self.hosts.get_mut(pattern), &routes.annotations.app_root) {
+            host.app_root.get_or_insert_with(|| Arc::clone(path));
         }
         for (index, entry) in paths.iter().enumerate() {
             let field = format!("{field}.http.paths[{index}]");

@@ -9,7 +9,7 @@ use crate::l7::head::ConnectionInfo;
 use crate::l7::live::Compiler;
 use crate::model::{
     Cluster, ClusterId, Endpoint, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule,
-    Route, RouteTable, Snapshot, SslRedirect, Target,
+    Redirect, Route, RouteTable, Snapshot, SourceRange, SslRedirect, Target,
 };
 
 fn id(service: &str, port: u16) -> ClusterId {
@@ -33,7 +33,7 @@ fn live() -> Live {
         (id(service, port), Arc::new(Cluster { id: id(service, port), endpoints: vec![endpoint; endpoints] }))
     };
     let to = |service: &str, port: u16| Target::Cluster(id(service, port));
-    let redirect = Filters { ssl_redirect: Some(SslRedirect { code: 308 }) };
+    let redirect = Filters { ssl_redirect: Some(SslRedirect { code: 308 }), ..Filters::default() };
     let snapshot = Snapshot {
         clusters: BTreeMap::from([
             cluster("service1", 80, 1),
@@ -132,4 +132,87 @@ fn a_vip_serves_the_routes_of_its_classes_only() {
             assert_eq!(matches!(found, Found::Route(_)), known, "{host} at {local}");
         }
     }
+}
+
+/// What becomes of `GET http://app.test{path}` from 192.0.2.7 with these filters: status and `Location`, or `Host`.
+fn filtered(
+    path: &str,
+    filters: Filters,
+    app_root: Option<&str>,
+) -> Result<Option<String>, (u16, Option<String>)> {
+    let cluster = id("service1", 80);
+    let endpoint = Endpoint { address: SocketAddr::from(([10, 0, 0, 1], 80)), node: None };
+    let (host, mut routes) = rule(exact("app.test"), "/app", Target::Cluster(cluster.clone()), filters);
+    routes.app_root = app_root.map(Into::into);
+    let clusters = [(cluster.clone(), Arc::new(Cluster { id: cluster, endpoints: vec![endpoint] }))];
+    let snapshot = Snapshot {
+        clusters: BTreeMap::from(clusters).into(),
+        routes: RouteTable { hosts: BTreeMap::from([(host, routes)]), default: None }.into(),
+        ..Snapshot::default()
+    };
+    let live = Compiler::default().compile(&snapshot, &Live::default());
+    let connection =
+        ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
+    let headers = http::HeaderMap::new();
+    let head = RequestHead {
+        method: "GET",
+        scheme: connection.scheme(),
+        authority: "App.test:8080",
+        host: "app.test",
+        path,
+        query: None,
+        headers: &headers,
+        connection: &connection,
+    };
+    match decide(&live, &head) {
+        Decision::Forward { edits, .. } => Ok(edits.get().and_then(|edits| edits.host.clone())),
+        Decision::Answer { answer, .. } => Err((answer.status, answer.location)),
+    }
+}
+
+fn range(deny: &[&str], allow: Option<&[&str]>) -> Filters {
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let range = SourceRange { deny: nets(deny), allow: allow.map(nets) };
+    Filters { source_range: Some(Arc::new(range)), ..Filters::default() }
+}
+
+#[test]
+fn clients_by_address() {
+    let forbidden = Err((403, None));
+    for (deny, allow, expected) in [
+        (&[][..], None, Ok(None)),
+        (&["192.0.2.0/24"][..], None, forbidden.clone()),
+        (&["192.0.3.0/24", "2001:db8::/32"][..], None, Ok(None)),
+        (&[][..], Some(&["192.0.2.7/32"][..]), Ok(None)),
+        (&[][..], Some(&["10.0.0.0/8", "2001:db8::/32"][..]), forbidden.clone()),
+        (&["192.0.2.7/32"][..], Some(&["192.0.2.0/24"][..]), forbidden),
+    ] {
+        assert_eq!(filtered("/app", range(deny, allow), None), expected, "{deny:?} {allow:?}");
+    }
+}
+
+#[test]
+fn redirects_come_before_everything_else() {
+    let redirect = Redirect { code: 301, location: "https://other.test/x".into() };
+    let filters = Filters {
+        redirect: Some(redirect),
+        ssl_redirect: Some(SslRedirect { code: 308 }),
+        ..range(&["0.0.0.0/0"], None)
+    };
+    assert_eq!(filtered("/app", filters, None), Err((301, Some("https://other.test/x".to_owned()))));
+}
+
+#[test]
+fn the_root_leads_to_the_application() {
+    let there = Err((302, Some("http://App.test:8080/app/".to_owned())));
+    // Though no rule has `/`: it acts on the host.
+    assert_eq!(filtered("/", Filters::default(), Some("/app/")), there);
+    assert_eq!(filtered("/app", Filters::default(), Some("/app/")), Ok(None));
+    assert_eq!(filtered("/", Filters::default(), None), Err((404, None)));
+}
+
+#[test]
+fn another_host_for_the_backend() {
+    let filters = Filters { upstream_vhost: Some("inner.test".into()), ..Filters::default() };
+    assert_eq!(filtered("/app", filters, None), Ok(Some("inner.test".to_owned())));
 }
