@@ -43,6 +43,7 @@ pub struct Lab {
     manifests: Manifests,
     services: Vec<String>,
     ipv6: bool,
+    routed: bool,
     // Last: its drop removes the namespaces, after the processes of the fields above have ended.
     guard: Guard,
 }
@@ -65,9 +66,14 @@ impl Lab {
         &self.clients[index]
     }
 
-    /// The bridge that all clients and nodes hang on.
+    /// The bridge that all clients and nodes hang on, or the router between them.
     pub fn switch(&self) -> &Host {
         &self.switch
+    }
+
+    /// A router stands in place of the switch.
+    pub fn is_routed(&self) -> bool {
+        self.routed
     }
 
     /// All nodes, in the order in which they came.

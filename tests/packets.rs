@@ -4,9 +4,11 @@
 
 pub mod build;
 mod foreign;
+mod gue;
 mod malformed;
 mod neighbours;
 mod tcp;
+mod too_big;
 mod vlan;
 mod walk;
 
@@ -121,6 +123,12 @@ impl Case {
         self
     }
 
+    /// Passes without its outer headers, as `out`.
+    fn opens(mut self, reason: Reason, out: impl Into<Vec<u8>>) -> Self {
+        (self.reason, self.out) = (reason, out.into());
+        self
+    }
+
     /// Something in the world is different.
     fn when(mut self, change: impl FnOnce(&mut Memory)) -> Self {
         change(&mut self.world);
@@ -142,10 +150,19 @@ impl Case {
 
 /// All cases of all files.
 pub fn cases() -> Vec<Case> {
-    [tcp::cases(), walk::cases(), neighbours::cases(), vlan::cases(), malformed::cases(), foreign::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        tcp::cases(),
+        walk::cases(),
+        neighbours::cases(),
+        vlan::cases(),
+        malformed::cases(),
+        foreign::cases(),
+        gue::cases(),
+        too_big::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// MAC address of a peer.
@@ -179,11 +196,11 @@ pub fn world() -> Memory {
         world.addrs6.insert(addr, Addr { flags: if vip == VIP6 { Addr::OWNER } else { 0 } });
     }
     for (node, flags) in [
-        (NEAR, Node::ALIVE | Node::L2),
+        (NEAR, Node::ALIVE | Node::WAY),
         (OWN, Node::ALIVE),
-        (FAR, Node::ALIVE | Node::L2),
-        (DRAINING, Node::ALIVE | Node::DRAINING | Node::L2),
-        (DEAD, Node::L2),
+        (FAR, Node::ALIVE | Node::WAY),
+        (DRAINING, Node::ALIVE | Node::DRAINING | Node::WAY),
+        (DEAD, Node::WAY),
     ] {
         let (dst_mac, src_mac) = (mac_of(node), own_mac_towards(node));
         let ifindex = if node == FAR { OTHER_UPLINK } else { UPLINK };
@@ -254,7 +271,7 @@ pub fn ip6(text: &str) -> Ip6 {
 mod tests {
     use std::collections::HashSet;
 
-    use ingress_common::steer::steer;
+    use ingress_common::steer::front;
 
     use super::*;
 
@@ -264,7 +281,7 @@ mod tests {
         assert!(cases.len() > 40, "only {} cases", cases.len());
         for case in cases {
             let mut packet = case.packet.clone();
-            let verdict = steer(packet.as_mut_slice(), &case.world, UPLINK);
+            let verdict = front(&mut packet, &case.world, UPLINK);
             assert_eq!(verdict.reason, case.reason, "{}", case.name);
             assert_eq!(verdict.action, case.action, "{}", case.name);
             assert_eq!(verdict.ifindex, case.ifindex, "{}", case.name);
@@ -289,8 +306,8 @@ mod tests {
         for case in cases() {
             for len in 0..case.packet.len() {
                 let mut packet = case.packet[..len].to_vec();
-                let verdict = steer(packet.as_mut_slice(), &case.world, UPLINK);
-                if verdict.action == Action::Pass {
+                let verdict = front(&mut packet, &case.world, UPLINK);
+                if verdict.action == Action::Pass && packet.len() == len {
                     assert_eq!(packet, case.packet[..len], "{} cut to {len}", case.name);
                 }
             }

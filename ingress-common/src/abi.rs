@@ -21,7 +21,9 @@ mod heartbeat;
 mod mac;
 mod node;
 mod peer;
+mod program;
 mod slot;
+mod tunnel;
 mod vip;
 mod walk;
 
@@ -34,15 +36,16 @@ pub use heartbeat::HEARTBEAT;
 pub use mac::Mac;
 pub use node::{MAX_NODES, NODES, Node, NodeIndex};
 pub use peer::{MAX_PEERS, PEERS, Peer, PeerKey};
+pub use program::{
+    CALLED, DETOUR, ERRAND, Errand, PROGRAM, PROGRAM_DETOUR, PROGRAM_TOO_BIG, PROGRAMS, TOO_BIG,
+};
 pub use slot::{MAX_CANDIDATES, SLOT_PAGE_LEN, SLOT_PAGES, SLOT_TABLES, SLOTS, SLOTS_LEN, Slot, SlotPage};
+pub use tunnel::{MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd};
 pub use vip::{MAX_VIPS, VIPS4, VIPS6, Vip, VipId, VipKey4, VipKey6};
 pub use walk::{WALK_BUDGET, WalkBudget};
 
 /// Version of all layouts in this module together. Raise it with every change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 2;
-
-/// Name of the entry point in the BPF object: the XDP program that goes on every uplink.
-pub const PROGRAM: &str = "xdp_front";
+pub const ABI_VERSION: u32 = 3;
 
 /// Name of the read-only `u8` in the BPF object that switches logging through aya-log on (1) when it is overridden
 /// before loading. Off (0), the verifier removes every trace of it.

@@ -12,12 +12,18 @@ pub const fn replace(checksum: u16, old: u16, new: u16) -> u16 {
 /// The checksum field over `words`, taken as 16-bit words; a field that is part of them must be zero.
 #[inline(always)]
 pub fn over(words: impl IntoIterator<Item = u16>) -> u16 {
-    fold(words.into_iter().map(u32::from).sum())
+    fold(sum(words))
 }
 
-/// Folds a sum of at most 65,535 words and takes the complement.
+/// The sum of `words`, to be added to others and folded by [`fold`].
 #[inline(always)]
-const fn fold(sum: u32) -> u16 {
+pub fn sum(words: impl IntoIterator<Item = u16>) -> u32 {
+    words.into_iter().map(u32::from).sum()
+}
+
+/// Folds a sum of at most 65,535 words and takes the complement: the checksum.
+#[inline(always)]
+pub const fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)

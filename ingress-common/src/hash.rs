@@ -86,6 +86,12 @@ impl FlowHash {
     pub const fn slot(self) -> u32 {
         (self.0 >> 32) as u32
     }
+
+    /// For the outer source port of a tunnel: routers and network cards then spread tunnelled flows as they would the flows.
+    #[inline(always)]
+    pub const fn entropy(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
 }
 
 #[cfg(test)]

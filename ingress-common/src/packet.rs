@@ -5,10 +5,12 @@
 
 pub mod arp;
 pub mod eth;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
 pub mod tcp;
+pub mod udp;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -31,6 +33,18 @@ pub trait Packet {
 
     /// The header at `offset` to write to, if the frame is long enough for it.
     fn at_mut<T: View>(&mut self, offset: usize) -> Option<&mut T>;
+}
+
+/// A frame that can grow and shrink.
+pub trait Resize: Packet {
+    /// Adds `bytes` bytes in front, with any content. `None`: there is no room, and nothing has changed.
+    fn add_head(&mut self, bytes: usize) -> Option<()>;
+
+    /// Removes `bytes` bytes in front. `None`: there are not as many, and nothing has changed.
+    fn remove_head(&mut self, bytes: usize) -> Option<()>;
+
+    /// Keeps the first `len` bytes. `None`: there are not as many, and nothing has changed.
+    fn cut(&mut self, len: usize) -> Option<()>;
 }
 
 impl Packet for [u8] {

@@ -22,6 +22,8 @@
 //! spares most packets the look at who sent them.
 
 mod arp;
+mod detour;
+mod gue;
 mod hand_over;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -30,17 +32,23 @@ mod reason;
 mod slot;
 mod tables;
 mod tcp;
+mod too_big;
 
+pub use detour::detour;
+pub use gue::encapsulate;
 pub use reason::Reason;
 pub use slot::{Question, choose};
 pub use tables::Tables;
 pub use tcp::{Segment, Tuple};
+pub use too_big::too_big;
 
-use crate::abi::{ABI_VERSION, Config, Mac, NodeIndex, VipId};
+use crate::abi::{ABI_VERSION, Config, Errand, Mac, NodeIndex, VipId};
 use crate::packet::eth::{Link, ethertype};
+use crate::packet::icmp;
 use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::{Ipv6Hdr, next_header, skip_extensions};
-use crate::packet::{Packet, tcp as tcp_header};
+use crate::packet::udp::{self, GUE_PORT, UdpHdr};
+use crate::packet::{Packet, Resize, tcp as tcp_header};
 
 /// Highest hop limit of a packet that a peer has handed over.
 pub const HOP_STEERED: u8 = 32;
@@ -58,6 +66,12 @@ pub enum Action {
     Transmit,
     /// Out of the interface [`Verdict::ifindex`].
     Redirect,
+    /// Into the tunnel of [`Verdict::node`]: [`encapsulate`] does it.
+    Encapsulate,
+    /// Not decided yet: [`detour`] does it.
+    Detour,
+    /// Does not fit into the tunnel of [`Verdict::node`]: [`too_big`] answers.
+    TooBig,
 }
 
 /// The decision, and what to count it under. All fields always have a value: the verifier wants to see what a register
@@ -77,20 +91,48 @@ pub struct Verdict {
     pub node: NodeIndex,
     /// The packet opens a flow.
     pub new_flow: bool,
+    /// For [`Action::Encapsulate`]: differs from flow to flow.
+    pub entropy: u16,
 }
 
 impl Verdict {
     /// A verdict about something that is no flow of a VIP.
     #[inline(always)]
     const fn other(action: Action, reason: Reason) -> Self {
-        Self { action, ifindex: 0, reason, vip: VipId::NONE, node: NodeIndex::NONE, new_flow: false }
+        Self {
+            action,
+            ifindex: 0,
+            reason,
+            vip: VipId::NONE,
+            node: NodeIndex::NONE,
+            new_flow: false,
+            entropy: 0,
+        }
     }
 
     /// None of our business.
     const NOT_OURS: Self = Self::other(Action::Pass, Reason::NotOurs);
+    /// For [`detour`] to decide. The reason holds if it is not there.
+    const DETOUR: Self = Self::other(Action::Detour, Reason::PassNotReady);
 }
 
-/// Decides about the frame `packet` that came in by the interface `ifindex`.
+/// All steps that a frame needs, one after the other, as the programs of `ingress-ebpf` take them.
+#[inline(always)]
+pub fn front<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
+    let mut verdict = steer(packet, tables, ifindex);
+    if verdict.action == Action::Detour {
+        verdict = detour(packet, tables, ifindex);
+    }
+    if verdict.action == Action::Encapsulate {
+        verdict = encapsulate(packet, tables, ifindex, verdict);
+    }
+    if verdict.action == Action::TooBig {
+        verdict = too_big(packet, tables, Errand { node: verdict.node, vip: verdict.vip.0 });
+    }
+    verdict
+}
+
+/// Decides about the frame `packet` that came in by the interface `ifindex`; for what is rare, that [`detour`] shall.
 #[inline(always)]
 pub fn steer<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
     let Some(link) = Link::parse(packet) else { return Verdict::NOT_OURS };
@@ -108,13 +150,13 @@ pub fn steer<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex:
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32, link: &Link) -> Verdict {
     let Some(ip) = packet.at::<Ipv4Hdr>(link.l3) else { return Verdict::NOT_OURS };
-    // The kernel puts fragments together again; only the first one has ports.
-    if ip.proto != tcp_header::PROTO || ip.is_fragment() {
-        return Verdict::NOT_OURS;
-    }
     let Some(header_len) = ip.header_len() else { return Verdict::NOT_OURS };
+    if ip.proto != tcp_header::PROTO || ip.is_fragment() {
+        return not_tcp(packet, ip.proto, ip.is_fragment(), link.l3 + header_len);
+    }
     let end = link.l3 + usize::from(ip.total_len.get());
-    let at = tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl };
+    let at =
+        tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl, in_tunnel: false };
     let (src, dst) = (ip.src, ip.dst);
     tcp::steer::<tcp::V4, P, T>(packet, tables, link, at, src, dst)
 }
@@ -133,10 +175,19 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
     let (src, dst, hop_limit) = (ip.src, ip.dst, ip.hop_limit);
     let Some((next, l4)) = skip_extensions(packet, ip.next, l4) else { return Verdict::NOT_OURS };
     if next != next_header::TCP {
-        return Verdict::NOT_OURS;
+        return not_tcp(packet, next, next == next_header::FRAGMENT, l4);
     }
-    let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit };
+    let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit, in_tunnel: false };
     tcp::steer::<tcp::V6, P, T>(packet, tables, link, at, src, dst)
+}
+
+/// What is not for us for sure is told apart here, without a call.
+#[inline(always)]
+fn not_tcp<P: Packet + ?Sized>(packet: &P, proto: u8, is_fragment: bool, l4: usize) -> Verdict {
+    let is_rare = is_fragment
+        || proto == icmp::PROTO
+        || proto == udp::PROTO && packet.at::<UdpHdr>(l4).is_some_and(|udp| { udp.dst } == GUE_PORT);
+    if is_rare { Verdict::DETOUR } else { Verdict::NOT_OURS }
 }
 
 /// Takes a hand-over worth `cost_ns` out of a walk budget that is paid for until `paid_until_ns`, of which `burst_ns` may

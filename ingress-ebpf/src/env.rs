@@ -9,16 +9,19 @@ use core::{hint::assert_unchecked, mem, ptr};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, xdp_md},
-    helpers::generated::{bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie},
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_xdp_adjust_head,
+        bpf_xdp_adjust_tail,
+    },
     programs::XdpContext,
 };
 use ingress_common::{
     abi::{
         Addr, Be32, Config, Count, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey, SLOT_PAGE_LEN,
-        SLOT_PAGES, Slot, Vip, VipKey4, VipKey6,
+        SLOT_PAGES, Slot, Tunnel, Vip, VipKey4, VipKey6,
     },
     hash::FlowHash,
-    packet::{Packet, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
+    packet::{Packet, Resize, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
     steer::{Question, Segment, Tables, Tuple, Verdict, charge, choose},
 };
 
@@ -28,12 +31,21 @@ use crate::maps;
 pub(crate) struct Frame {
     start: usize,
     end: usize,
+    ctx: *mut xdp_md,
 }
 
 impl Frame {
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+        Self { start: ctx.data(), end: ctx.data_end(), ctx: ctx.ctx }
+    }
+
+    /// After a helper has moved the frame's ends: no pointer into it is good any more.
+    #[inline(always)]
+    fn moved(&mut self, result: i64) -> Option<()> {
+        let moved = XdpContext::new(self.ctx);
+        (self.start, self.end) = (moved.data(), moved.data_end());
+        (result == 0).then_some(())
     }
 
     #[inline(always)]
@@ -62,6 +74,30 @@ impl Packet for Frame {
     fn at_mut<T: View>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: as above, and `&mut self` is the only way to the frame.
         self.pointer(offset).map(|view| unsafe { &mut *view })
+    }
+}
+
+impl Resize for Frame {
+    #[inline(always)]
+    fn add_head(&mut self, bytes: usize) -> Option<()> {
+        // SAFETY: the context of this run; `&mut self` means that nobody holds a pointer into the frame.
+        let result = unsafe { bpf_xdp_adjust_head(self.ctx, -(bytes as i32)) };
+        self.moved(result)
+    }
+
+    #[inline(always)]
+    fn remove_head(&mut self, bytes: usize) -> Option<()> {
+        // SAFETY: as above.
+        let result = unsafe { bpf_xdp_adjust_head(self.ctx, bytes as i32) };
+        self.moved(result)
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> Option<()> {
+        let surplus = self.len().checked_sub(len)?;
+        // SAFETY: as above.
+        let result = unsafe { bpf_xdp_adjust_tail(self.ctx, -(surplus as i32)) };
+        self.moved(result)
     }
 }
 
@@ -218,6 +254,17 @@ impl Tables for Kernel {
     #[inline(always)]
     fn node(&self, index: NodeIndex) -> Option<&Node> {
         maps::NODES.get(u32::from(index.0))
+    }
+
+    #[inline(always)]
+    fn tunnel(&self, index: NodeIndex) -> Option<&Tunnel> {
+        maps::TUNNELS.get(u32::from(index.0))
+    }
+
+    #[inline(always)]
+    fn tunnel_end(&self, addr: Ip6) -> Option<NodeIndex> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::TUNNEL_ENDS.get(addr) }.map(|end| end.node)
     }
 
     #[inline(always)]

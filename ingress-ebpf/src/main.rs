@@ -1,4 +1,5 @@
-//! The XDP front: binds `ingress-common`'s steering decision to maps and helpers, nothing else.
+//! The XDP front and the programs that it calls for what is rare: binds `ingress-common`'s steering decision to maps and
+//! helpers, nothing else.
 #![no_std]
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "the macro wants entry points so")]
@@ -13,33 +14,89 @@ mod maps;
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use ingress_common::{
-    abi::Config,
+    abi::{Config, DETOUR, Errand, TOO_BIG},
     packet::Packet as _,
-    steer::{Action, Reason, Tables as _, Verdict, steer},
+    steer::{Action, Reason, Tables as _, Verdict, detour, encapsulate, steer, too_big},
 };
 
 /// Entry point on each uplink.
 #[xdp]
 fn xdp_front(ctx: XdpContext) -> u32 {
     let mut frame = env::Frame::new(&ctx);
-    let bytes = frame.len();
-    // SAFETY: the kernel gives a valid context to every run.
-    let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    let kernel = env::kernel(&ctx);
-    let verdict = steer(&mut frame, &kernel, ifindex);
+    let verdict = steer(&mut frame, &env::kernel(&ctx), ifindex(&ctx));
     if verdict.reason == Reason::NotOurs {
         return xdp_action::XDP_PASS;
     }
-    env::count(&verdict, bytes);
-    if maps::BPF_LOG.load() != 0 && kernel.config().is_some_and(|config| config.flags & Config::LOG != 0) {
-        log(&ctx, &verdict);
+    if verdict.action == Action::Detour {
+        // SAFETY: the program is of the same type; if it is not there (yet), this goes on.
+        unsafe { maps::PROGRAMS.tail_call(&ctx, DETOUR) };
+        return xdp_action::XDP_PASS;
+    }
+    finish(&ctx, &mut frame, verdict)
+}
+
+/// Called by the front for what is rare.
+#[xdp]
+fn xdp_detour(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let verdict = detour(&mut frame, &env::kernel(&ctx), ifindex(&ctx));
+    if verdict.reason == Reason::NotOurs {
+        return xdp_action::XDP_PASS;
+    }
+    finish(&ctx, &mut frame, verdict)
+}
+
+/// Called by the others for a packet that is too big for its tunnel.
+#[xdp]
+fn xdp_too_big(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let bytes = frame.len();
+    let Some(errand) = maps::ERRAND.get(0) else { return xdp_action::XDP_DROP };
+    let verdict = too_big(&mut frame, &env::kernel(&ctx), *errand);
+    act(&ctx, &verdict, bytes)
+}
+
+#[inline(always)]
+fn ifindex(ctx: &XdpContext) -> u32 {
+    // SAFETY: the kernel gives a valid context to every run.
+    unsafe { (*ctx.ctx).ingress_ifindex }
+}
+
+/// Puts the packet into its tunnel if it needs one, then does what the verdict says.
+#[inline(always)]
+fn finish(ctx: &XdpContext, frame: &mut env::Frame, verdict: Verdict) -> u32 {
+    let bytes = frame.len();
+    if verdict.action != Action::Encapsulate {
+        return act(ctx, &verdict, bytes);
+    }
+    let verdict = encapsulate(frame, &env::kernel(ctx), ifindex(ctx), verdict);
+    if verdict.action == Action::TooBig {
+        if let Some(errand) = maps::ERRAND.get_ptr_mut(0) {
+            // SAFETY: this CPU's own value.
+            unsafe { *errand = Errand { node: verdict.node, vip: verdict.vip.0 } };
+        }
+        // SAFETY: as above.
+        unsafe { maps::PROGRAMS.tail_call(ctx, TOO_BIG) };
+        return xdp_action::XDP_DROP;
+    }
+    act(ctx, &verdict, bytes)
+}
+
+/// Counts the verdict about a frame that came in with `bytes` bytes, and turns it into what the kernel understands.
+#[inline(always)]
+fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
+    env::count(verdict, bytes);
+    if maps::BPF_LOG.load() != 0
+        && env::kernel(ctx).config().is_some_and(|config| config.flags & Config::LOG != 0)
+    {
+        log(ctx, verdict);
     }
     match verdict.action {
         Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
         Action::Transmit => xdp_action::XDP_TX,
         // SAFETY: takes two integers; a wrong interface index makes the kernel drop the packet.
         Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0).cast_unsigned() as u32 },
+        Action::Drop | Action::Encapsulate | Action::Detour | Action::TooBig => xdp_action::XDP_DROP,
     }
 }
 

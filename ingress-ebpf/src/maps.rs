@@ -6,12 +6,12 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use ingress_common::abi::{
-    Addr, Config, Count, DEFAULT_MAX_FLOWS, FLOW_WAYS, Ip4, Ip6, MAX_ADDRS, MAX_NODES, MAX_PEERS, MAX_VIPS,
-    Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Vip, VipKey4, VipKey6, WalkBudget,
+    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Ip4, Ip6, MAX_ADDRS, MAX_NODES, MAX_PEERS, MAX_TUNNEL_ENDS, MAX_VIPS,
+    Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Tunnel, TunnelEnd, Vip, VipKey4, VipKey6, WalkBudget,
 };
 
 const FLOW_SETS: usize = DEFAULT_MAX_FLOWS as usize / FLOW_WAYS;
@@ -36,6 +36,14 @@ pub(crate) static SLOTS: Array<SlotPage, { SLOT_TABLES * SLOT_PAGES }> = Array::
 pub(crate) static NODES: Array<Node, { MAX_NODES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static PEERS: HashMap<PeerKey, Peer, { MAX_PEERS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static TUNNELS: Array<Tunnel, { MAX_NODES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static TUNNEL_ENDS: HashMap<Ip6, TunnelEnd, { MAX_TUNNEL_ENDS as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static PROGRAMS: ProgramArray<{ CALLED.len() }> = ProgramArray::new();
+#[btf_map]
+pub(crate) static ERRAND: PerCpuArray<Errand, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static FLOWS: Array<[u64; FLOW_WAYS], FLOW_SETS, PAGE_ALIGNED> = Array::new();
 #[btf_map]

@@ -4,12 +4,15 @@
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::Xdp,
     util::nr_cpus,
 };
 use ingress_common::{
-    abi::{self, Config, FlowSet, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, WalkBudget},
+    abi::{
+        self, Config, FlowSet, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, Tunnel,
+        TunnelEnd, WalkBudget,
+    },
     steer::{
         Reason,
         memory::{Flows, Memory},
@@ -47,6 +50,17 @@ impl Front {
             loader.load_file(&object).with_context(|| format!("cannot load {}", object.display()))?;
         let program: &mut Xdp = ebpf.program_mut(abi::PROGRAM).context("no such program")?.try_into()?;
         program.load().context("the verifier says no")?;
+        let mut called = Vec::new();
+        for name in abi::CALLED {
+            let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;
+            program.load().with_context(|| format!("the verifier says no to {name}"))?;
+            called.push(program.fd()?.try_clone()?);
+        }
+        let mut programs: ProgramArray<_> =
+            ebpf.map_mut(abi::PROGRAMS).context("no program map")?.try_into()?;
+        for (number, fd) in (0..).zip(&called) {
+            programs.set(number, fd, 0)?;
+        }
         Ok(Self { ebpf })
     }
 
@@ -67,6 +81,14 @@ impl Front {
         for (mac, node) in &world.peers {
             let key = PeerKey { mac: *mac, reserved: 0 };
             self.put(abi::PEERS, &key, &Peer { node: *node, reserved: 0 })?;
+        }
+        for (addr, &node) in &world.tunnel_ends {
+            self.put(abi::TUNNEL_ENDS, addr, &TunnelEnd { node, reserved: 0 })?;
+        }
+        // Array values are there whether filled or not: also those that an earlier world has filled.
+        for index in 0..world.nodes.len() as u16 {
+            let tunnel = world.tunnels.get(&NodeIndex(index)).copied().unwrap_or_default();
+            self.array::<Tunnel>(abi::TUNNELS)?.set(index.into(), tunnel, 0)?;
         }
         for (number, set) in (0..).zip(world.flows.sets()) {
             self.array::<FlowWords>(abi::FLOWS)?.set(number, set.words(), 0)?;
@@ -98,6 +120,7 @@ impl Front {
         self.empty::<abi::VipKey6, abi::Vip>(abi::VIPS6)?;
         self.empty::<abi::Ip4, abi::Addr>(abi::ADDRS4)?;
         self.empty::<abi::Ip6, abi::Addr>(abi::ADDRS6)?;
+        self.empty::<abi::Ip6, TunnelEnd>(abi::TUNNEL_ENDS)?;
         self.empty::<PeerKey, Peer>(abi::PEERS)
     }
 
@@ -144,7 +167,13 @@ impl Front {
 
     /// Instructions that the verifier walked through.
     pub(crate) fn verified_instructions(&self) -> Result<u32> {
-        self.program()?.info()?.verified_instruction_count().context("this kernel does not tell")
+        self.verified_instructions_of(abi::PROGRAM)
+    }
+
+    /// The same for any program of the object.
+    pub(crate) fn verified_instructions_of(&self, name: &str) -> Result<u32> {
+        let program: &Xdp = self.ebpf.program(name).context("no such program")?.try_into()?;
+        program.info()?.verified_instruction_count().context("this kernel does not tell")
     }
 
     /// A hash map of the program, to look at.

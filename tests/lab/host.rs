@@ -139,12 +139,19 @@ impl Host {
     /// Takes the host off the switch: nothing arrives or leaves any more, and nobody is told, the host itself neither
     /// (its link stays up).
     pub fn cut_link(&self) -> Result<()> {
-        self.switch()?.ip(&format!("link set {} nomaster", self.name())).context("cutting the link")
+        let switch = self.switch()?;
+        // At a router the link goes down, as with a power cut: it stops sending there.
+        let line = if switch.has_bridge() { "nomaster" } else { "down" };
+        switch.ip(&format!("link set {} {line}", self.name())).context("cutting the link")
     }
 
-    /// Undoes [`Host::cut_link`].
+    /// Undoes [`Host::cut_link`] at a switch.
     pub fn mend_link(&self) -> Result<()> {
         self.switch()?.ip(&format!("link set {} master {BRIDGE}", self.name())).context("mending the link")
+    }
+
+    fn has_bridge(&self) -> bool {
+        self.output("ip", &["link", "show", BRIDGE]).is_ok()
     }
 
     fn switch(&self) -> Result<&Self> {

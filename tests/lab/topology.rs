@@ -29,6 +29,24 @@ pub fn client(index: usize) -> Pair {
     (Ipv4Addr::new(10, 77, 0, last), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, digits(last)))
 }
 
+/// Node `index` (from 0) of a lab with a router, on a link of its own: `10.78.1.11`, `fd78:1::11`, …
+pub fn routed_node(index: usize) -> Pair {
+    let net = octet(1 + index);
+    (Ipv4Addr::new(10, 78, net, 11), Ipv6Addr::new(0xfd78, digits(net), 0, 0, 0, 0, 0, 0x11))
+}
+
+/// Client `index` (from 0) of a lab with a router: `10.79.1.201`, `fd79:1::201`, …
+pub fn routed_client(index: usize) -> Pair {
+    let net = octet(1 + index);
+    (Ipv4Addr::new(10, 79, net, 201), Ipv6Addr::new(0xfd79, digits(net), 0, 0, 0, 0, 0, 0x201))
+}
+
+/// The router's addresses on the link of the host `pair`.
+pub fn router(pair: Pair) -> Pair {
+    let ([a, b, c, _], [d, e, ..]) = (pair.0.octets(), pair.1.segments());
+    (Ipv4Addr::new(a, b, c, 1), Ipv6Addr::new(d, e, 0, 0, 0, 0, 0, 1))
+}
+
 /// Pod `pod` of node `node` (both from 0): `10.244.1.2`, `fd77:244:1::2`, …
 pub fn pod(node: usize, pod: usize) -> Pair {
     let last = octet(2 + pod);
@@ -84,6 +102,8 @@ mod tests {
     fn both_versions_read_alike() {
         assert_eq!(node(0).0.to_string(), "10.77.0.11");
         assert_eq!(node(0).1.to_string(), "fd77::11");
+        assert_eq!(router(routed_node(1)).0.to_string(), "10.78.2.1");
+        assert_eq!(router(routed_node(1)).1.to_string(), "fd78:2::1");
         assert_eq!(client(1).1.to_string(), "fd77::202");
         assert_eq!(pod(2, 1).1.to_string(), "fd77:244:3::3");
         assert_eq!(gateway(2).0.to_string(), "10.244.3.1");

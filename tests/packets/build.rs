@@ -205,7 +205,7 @@ pub fn words(bytes: &[u8]) -> impl Iterator<Item = u16> {
     bytes.chunks(2).map(|pair| u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
 }
 
-fn put<T: ingress_common::packet::View>(frame: &mut [u8], offset: usize, header: T) {
+pub(super) fn put<T: ingress_common::packet::View>(frame: &mut [u8], offset: usize, header: T) {
     if let Some(place) = frame.at_mut(offset) {
         *place = header;
     }

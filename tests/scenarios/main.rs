@@ -13,6 +13,7 @@ mod examples;
 mod instruments;
 mod lifecycle;
 mod membership;
+mod routed;
 
 fn main() -> std::process::ExitCode {
     lab::run_if_asked();
@@ -23,6 +24,7 @@ fn main() -> std::process::ExitCode {
         examples::trials(),
         changes::trials(),
         membership::trials(),
+        routed::trials(),
         daemon::trials(),
         lifecycle::trials(),
         coexistence::trials(),

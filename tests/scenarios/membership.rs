@@ -19,9 +19,9 @@ use super::scenario;
 const CONNECTIONS: usize = 200;
 const RATE: u32 = 60;
 /// How long a change may take until new connections follow it.
-const LIVE: Duration = Duration::from_secs(5);
+pub(super) const LIVE: Duration = Duration::from_secs(5);
 /// New connections succeed again this soon after a node's death.
-const FAILOVER: Duration = Duration::from_secs(1);
+pub(super) const FAILOVER: Duration = Duration::from_secs(1);
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -39,7 +39,7 @@ fn load(lab: &Lab) -> Result<Load> {
 }
 
 /// Nothing was noticed.
-fn unharmed(what: &str, lab: &Lab, report: &LoadReport) -> Result<()> {
+pub(super) fn unharmed(what: &str, lab: &Lab, report: &LoadReport) -> Result<()> {
     println!("{what}: {}", report.summary());
     if report.hold.broken(|_| true) > 0 {
         explain(lab, report);

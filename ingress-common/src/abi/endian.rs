@@ -133,6 +133,14 @@ impl From<Ipv6Addr> for Ip6 {
     }
 }
 
+impl Ip6 {
+    /// `addr` as an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`).
+    #[inline(always)]
+    pub const fn mapped(addr: Ip4) -> Self {
+        Self([Be32::new(0), Be32::new(0), Be32::new(0xffff), addr])
+    }
+}
+
 impl From<Ip6> for Ipv6Addr {
     fn from(addr: Ip6) -> Self {
         let [a, b, c, d] = addr.0.map(|word| u128::from(word.get()));

@@ -43,20 +43,20 @@ impl NodeIndex {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Node {
-    /// [`Node::ALIVE`], [`Node::DRAINING`], [`Node::L2`]. A packet goes only to a node that is alive and has a way
-    /// (one of the mode flags), or is the own one. Clearing `ALIVE` takes a dead node out at once, before any slot is
+    /// [`Node::ALIVE`], [`Node::DRAINING`], [`Node::WAY`], [`Node::GUE`]. A packet goes only to a node that is alive and
+    /// has a way, or is the own one. Clearing `ALIVE` takes a dead node out at once, before any slot is
     /// rewritten; the own node has `ALIVE` too.
     pub flags: u32,
     /// Interface towards the node. The packet leaves by `XDP_TX` when it came in there, else by redirect.
     pub ifindex: u32,
-    /// Next hop's MAC address: in mode L2 the peer's own, it becomes the destination of the frame.
+    /// Next hop's MAC address (on a common link the peer's own): it becomes the destination of the frame.
     pub dst_mac: Mac,
     /// MAC address of the interface `ifindex`: it becomes the source of the frame, by which the peer knows us.
     pub src_mac: Mac,
     /// `hash::NodeKey` of the node's name, low word first. Not read by the program: a restarted daemon sees by it who
     /// has which place, so that remembered flows stay right.
     pub key: [u32; 2],
-    /// Zero. Room for the outer addresses of tunnels.
+    /// Zero.
     pub reserved: u32,
 }
 map_type!(Node, 32);
@@ -67,6 +67,8 @@ impl Node {
     /// Flag: takes no new flows. Also set for a node that joins, until every node knows it: a flow that it got earlier
     /// could not be found from a node that has never heard of it (the simulator shows it).
     pub const DRAINING: u32 = 2;
-    /// Flag: reached on the same link, by its MAC address: `ifindex`, `dst_mac`, `src_mac` are filled.
-    pub const L2: u32 = 4;
+    /// Flag: there is a way to it: `ifindex`, `dst_mac`, `src_mac` are filled.
+    pub const WAY: u32 = 4;
+    /// Flag: the way leads through a router. The packet goes as [`super::TUNNELS`] says.
+    pub const GUE: u32 = 8;
 }

@@ -48,6 +48,14 @@ impl Ipv4Hdr {
         self.fragment.raw() & FRAGMENT.raw() != 0
     }
 
+    /// Sets the header checksum anew; for headers without options.
+    #[inline(always)]
+    pub fn set_checksum(&mut self) {
+        self.checksum = Be16::new(0);
+        let words: [u16; 10] = zerocopy::transmute!(*self);
+        self.checksum = Be16::from_raw(checksum::over(words));
+    }
+
     /// Sets the hop limit and corrects the header checksum for it.
     #[inline(always)]
     pub fn set_ttl(&mut self, ttl: u8) {

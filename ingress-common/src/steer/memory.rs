@@ -10,13 +10,14 @@ use std::{
 };
 
 use crate::abi::{
-    Addr, Config, FlowSet, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES, SLOTS_LEN, Slot, Vip,
-    VipKey4, VipKey6,
+    Addr, Config, FlowSet, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES, SLOTS_LEN, Slot, Tunnel,
+    Vip, VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
 
 use super::{Segment, Tables, Tuple};
+use crate::packet::{Packet, Resize, View};
 
 /// The `FLOWS` map: as small as one likes, so that flows push each other out.
 #[derive(Debug)]
@@ -91,6 +92,10 @@ pub struct Memory {
     pub slots: [Vec<Slot>; SLOT_TABLES],
     /// `NODES`.
     pub nodes: Vec<Node>,
+    /// `TUNNELS`.
+    pub tunnels: HashMap<NodeIndex, Tunnel>,
+    /// `TUNNEL_ENDS`.
+    pub tunnel_ends: HashMap<Ip6, NodeIndex>,
     /// `PEERS`.
     pub peers: HashMap<Mac, NodeIndex>,
     /// `FLOWS`.
@@ -123,6 +128,8 @@ impl Memory {
             addrs6: HashMap::new(),
             slots: [const { Slot::EMPTY }; SLOT_TABLES].map(|slot| vec![slot; len]),
             nodes: vec![Node::default(); MAX_NODES as usize],
+            tunnels: HashMap::new(),
+            tunnel_ends: HashMap::new(),
             peers: HashMap::new(),
             flows: Flows::with_sets(64),
             sockets4: HashSet::new(),
@@ -130,6 +137,35 @@ impl Memory {
             listens: true,
             walk_paid_until_ns: Cell::new(0),
         }
+    }
+}
+
+impl Packet for Vec<u8> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn at<T: View>(&self, offset: usize) -> Option<&T> {
+        self.as_slice().at(offset)
+    }
+
+    fn at_mut<T: View>(&mut self, offset: usize) -> Option<&mut T> {
+        self.as_mut_slice().at_mut(offset)
+    }
+}
+
+impl Resize for Vec<u8> {
+    fn add_head(&mut self, bytes: usize) -> Option<()> {
+        self.splice(..0, vec![0; bytes]);
+        Some(())
+    }
+
+    fn remove_head(&mut self, bytes: usize) -> Option<()> {
+        (bytes <= self.as_slice().len()).then(|| drop(self.drain(..bytes)))
+    }
+
+    fn cut(&mut self, len: usize) -> Option<()> {
+        (len <= self.as_slice().len()).then(|| self.truncate(len))
     }
 }
 
@@ -175,6 +211,14 @@ impl Tables for Memory {
 
     fn node(&self, index: NodeIndex) -> Option<&Node> {
         self.nodes.get(usize::from(index.0))
+    }
+
+    fn tunnel(&self, index: NodeIndex) -> Option<&Tunnel> {
+        self.tunnels.get(&index)
+    }
+
+    fn tunnel_end(&self, addr: Ip6) -> Option<NodeIndex> {
+        self.tunnel_ends.get(&addr).copied()
     }
 
     fn peer(&self, mac: Mac) -> Option<NodeIndex> {

@@ -42,11 +42,17 @@ pub enum Reason {
     DropNoUplink = 17,
     /// Dropped: TCP flags that no TCP sends.
     DropImpossibleFlags = 18,
+    /// Answered: too big for the tunnel to its node; the client is told which size fits.
+    TooBigAnswered = 19,
+    /// Dropped: the tunnel to its node is not known (any more), or there is no room for its header.
+    DropNoTunnel = 20,
+    /// Dropped: came from a peer through a tunnel, but is for no VIP.
+    DropTunnel = 21,
 }
 
 impl Reason {
     /// All reasons, each at its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::NotOurs,
         Self::ForwardFlow,
         Self::ForwardNew,
@@ -66,6 +72,9 @@ impl Reason {
         Self::NdpNotOwner,
         Self::DropNoUplink,
         Self::DropImpossibleFlags,
+        Self::TooBigAnswered,
+        Self::DropNoTunnel,
+        Self::DropTunnel,
     ];
 
     /// Index into the `COUNTERS` map.
@@ -95,6 +104,9 @@ impl Reason {
             Self::NdpNotOwner => "ndp_not_owner",
             Self::DropNoUplink => "drop_no_uplink",
             Self::DropImpossibleFlags => "drop_impossible_flags",
+            Self::TooBigAnswered => "too_big_answered",
+            Self::DropNoTunnel => "drop_no_tunnel",
+            Self::DropTunnel => "drop_tunnel",
         }
     }
 
@@ -109,6 +121,8 @@ impl Reason {
                 | Self::ArpNotOwner
                 | Self::NdpNotOwner
                 | Self::DropNoUplink
+                | Self::DropNoTunnel
+                | Self::DropTunnel
         )
     }
 }

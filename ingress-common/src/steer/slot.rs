@@ -9,7 +9,7 @@ impl Node {
     /// Alive, and there is a way to it.
     #[inline(always)]
     pub(super) fn is_reachable(&self) -> bool {
-        self.flags & (Self::ALIVE | Self::L2) == Self::ALIVE | Self::L2
+        self.flags & (Self::ALIVE | Self::WAY) == Self::ALIVE | Self::WAY
     }
 
     /// Takes new flows.

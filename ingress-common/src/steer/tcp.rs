@@ -24,6 +24,8 @@ pub(super) struct At {
     pub(super) end: usize,
     /// Hop limit as it came in.
     pub(super) hop_limit: u8,
+    /// A peer sent it through a tunnel.
+    pub(super) in_tunnel: bool,
 }
 
 /// Addresses and ports of a segment.
@@ -105,7 +107,7 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
         return Verdict { vip, ..Verdict::other(Action::Drop, Reason::DropImpossibleFlags) };
     }
 
-    let from_peer = at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
+    let from_peer = at.in_tunnel || at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
     let hash = F::hash(&config.flow_key, &tuple);
     let steering = Steering::<F, T> { tables, config, at, tuple, vip, hash, from_peer };
     if flags.is_new_flow() {
@@ -225,15 +227,20 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
             return self.dropped(Reason::DropHopLimit);
         }
         let hop_limit = hop_limit.min(self.at.hop_limit - 1);
-        let written =
-            F::set_hop_limit(packet, self.at.l3, hop_limit).and_then(|()| hand_over::l2(packet, node));
+        let lowered = F::set_hop_limit(packet, self.at.l3, hop_limit);
+        debug_assert!(lowered.is_some(), "the headers were read before");
+        let verdict = Verdict { reason, vip: self.vip, node: index, ..Verdict::NOT_OURS };
+        if node.flags & Node::GUE != 0 {
+            return Verdict { action: Action::Encapsulate, entropy: self.hash.entropy(), ..verdict };
+        }
+        let written = hand_over::l2(packet, node);
         debug_assert!(written.is_some(), "the headers were read before");
         let (action, ifindex) = if node.ifindex == self.at.ifindex {
             (Action::Transmit, 0)
         } else {
             (Action::Redirect, node.ifindex)
         };
-        Verdict { action, ifindex, reason, vip: self.vip, node: index, new_flow: false }
+        Verdict { action, ifindex, ..verdict }
     }
 
     #[inline(always)]

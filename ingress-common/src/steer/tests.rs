@@ -37,7 +37,7 @@ fn world() -> Memory {
     world.addrs4.insert(ip4, Addr { flags: Addr::OWNER });
     world.addrs6.insert(ip6, Addr { flags: Addr::OWNER });
     world.nodes[0].flags = Node::ALIVE;
-    world.nodes[1] = Node { flags: Node::ALIVE | Node::L2, ifindex: 1, ..Node::default() };
+    world.nodes[1] = Node { flags: Node::ALIVE | Node::WAY, ifindex: 1, ..Node::default() };
     let mut slot = Slot::EMPTY;
     slot.order[0] = NodeIndex(1);
     world.slots[0].fill(slot);

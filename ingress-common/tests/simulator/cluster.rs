@@ -129,7 +129,7 @@ impl Cluster {
         for member in &members {
             let draining = if member.draining { Node::DRAINING } else { 0 };
             memory.nodes[usize::from(index(id, member.id).0)] = Node {
-                flags: Node::ALIVE | Node::L2 | draining,
+                flags: Node::ALIVE | Node::WAY | draining,
                 ifindex: UPLINK,
                 dst_mac: mac(member.id),
                 src_mac: mac(id),
@@ -196,6 +196,7 @@ impl Cluster {
                 }
                 Action::Pass => return (Fate::Refused(at), road),
                 Action::Drop => return (Fate::Lost, road),
+                Action::Encapsulate | Action::Detour | Action::TooBig => panic!("all are on one link"),
                 Action::Transmit | Action::Redirect => {
                     at = id_of(frame.at::<EthHdr>(0).expect("a whole frame").dst);
                 }

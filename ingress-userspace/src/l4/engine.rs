@@ -189,8 +189,7 @@ impl Engine {
         let Some(in_place) = memory.in_place.filter(|_| memory.announced.is_none()) else { return false };
         let Ok(view_changed) = self.view.has_changed() else { return false };
         let surroundings = self.surroundings.borrow();
-        let is_unresolved =
-            |name: &String| matches!(surroundings.ways.get(name), None | Some(Way::Unresolved));
+        let is_unresolved = |name: &String| surroundings.ways.get(name).is_none_or(Way::is_unresolved);
         let mut serving = memory.liveness.iter().filter(|(_, liveness)| **liveness != Liveness::Down);
         let lacks_a_way = serving.any(|(name, _)| is_unresolved(name))
             || self.surroundings.has_changed().is_ok_and(|has| has);

@@ -13,8 +13,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
-use aya::programs::Xdp;
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, ProgramArray};
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use ingress_common::abi::{self, ABI_VERSION, Addr, Config as ConfigValue, Ip4, Ip6};
 use tracing::{info, warn};
@@ -259,8 +259,26 @@ fn load_object(options: &Options<'_>) -> Result<(Ebpf, bool), StartError> {
     );
     let mut ebpf =
         loader.load(OBJECT).map_err(|error| StartError::from_aya("create the BPF maps", &error))?;
+    load_called(&mut ebpf)?;
     xdp(&mut ebpf)?.load().map_err(|error| StartError::from_aya("load the XDP program", &error))?;
     Ok((ebpf, is_adopted))
+}
+
+/// The programs that the front calls go into their map first: with adopted maps, the front of an earlier daemon calls these
+/// from now on, and its decisions and theirs are of the same ABI version.
+fn load_called(ebpf: &mut Ebpf) -> Result<(), StartError> {
+    let missing = || StartError::Rejected("the BPF object is not complete".to_owned());
+    let rejected = |error: ProgramError| StartError::from_aya("load an XDP program", &error);
+    let mut map: ProgramArray<MapData> =
+        ebpf.take_map(abi::PROGRAMS).and_then(|map| map.try_into().ok()).ok_or_else(missing)?;
+    for (number, name) in (0..).zip(abi::CALLED) {
+        let program: &mut Xdp =
+            ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
+        program.load().map_err(rejected)?;
+        let fd = program.fd().map_err(rejected)?;
+        map.set(number, fd, 0).map_err(|error| StartError::from_aya("fill the program map", &error))?;
+    }
+    Ok(())
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, StartError> {

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use ingress_common::abi::{
     self, Addr, Config, Count, Ip4, Ip6, MAX_NODES, Node, NodeIndex, Peer, PeerKey, SLOT_PAGES, SlotPage,
-    Vip, VipKey4, VipKey6,
+    Tunnel, TunnelEnd, Vip, VipKey4, VipKey6,
 };
 
 /// What the daemon writes.
@@ -17,6 +17,8 @@ pub(crate) struct Maps {
     pub(crate) nodes: Array<MapData, Node>,
     pub(crate) slots: Array<MapData, SlotPage>,
     pub(crate) peers: HashMap<MapData, PeerKey, Peer>,
+    pub(crate) tunnels: Array<MapData, Tunnel>,
+    pub(crate) tunnel_ends: HashMap<MapData, Ip6, TunnelEnd>,
     pub(crate) vips4: HashMap<MapData, VipKey4, Vip>,
     pub(crate) vips6: HashMap<MapData, VipKey6, Vip>,
     pub(crate) addrs4: HashMap<MapData, Ip4, Addr>,
@@ -48,6 +50,8 @@ pub(crate) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Counters, Heartbeat), Wrong
         nodes: one(ebpf, abi::NODES)?,
         slots: one(ebpf, abi::SLOTS)?,
         peers: one(ebpf, abi::PEERS)?,
+        tunnels: one(ebpf, abi::TUNNELS)?,
+        tunnel_ends: one(ebpf, abi::TUNNEL_ENDS)?,
         vips4: one(ebpf, abi::VIPS4)?,
         vips6: one(ebpf, abi::VIPS6)?,
         addrs4: one(ebpf, abi::ADDRS4)?,
@@ -72,6 +76,10 @@ pub(crate) const LAYOUT: &[(&str, usize, usize, u32)] = &[
     layout::<u32, Node>(abi::NODES, MAX_NODES),
     layout::<u32, SlotPage>(abi::SLOTS, (abi::SLOT_TABLES * SLOT_PAGES) as u32),
     layout::<PeerKey, Peer>(abi::PEERS, abi::MAX_PEERS),
+    layout::<u32, Tunnel>(abi::TUNNELS, MAX_NODES),
+    layout::<Ip6, TunnelEnd>(abi::TUNNEL_ENDS, abi::MAX_TUNNEL_ENDS),
+    layout::<u32, u32>(abi::PROGRAMS, abi::CALLED.len() as u32),
+    layout::<u32, abi::Errand>(abi::ERRAND, 1),
     layout::<VipKey4, Vip>(abi::VIPS4, abi::MAX_VIPS),
     layout::<VipKey6, Vip>(abi::VIPS6, abi::MAX_VIPS),
     layout::<Ip4, Addr>(abi::ADDRS4, abi::MAX_ADDRS),

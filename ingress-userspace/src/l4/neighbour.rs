@@ -1,5 +1,5 @@
-//! How each peer node is reached: link, own and next hop's hardware address, from the kernel's routes and neighbour
-//! table, followed over netlink. `engine` reads the result. It never resolves an address itself: the heartbeats of
+//! How each peer node is reached: on the link or through a tunnel, own and next hop's hardware address, from the kernel's
+//! routes and neighbour table, followed over netlink. `engine` reads the result. It never resolves an address itself: the heartbeats of
 //! `membership` go to the same addresses ten times a second, so the kernel keeps their entries fresh.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,24 @@ pub enum Way {
     },
     /// On a common link, but its hardware address is not known (yet).
     Unresolved,
-    /// Behind a router: not reachable by rewriting hardware addresses.
+    /// Behind a router: packets go through a tunnel.
+    Tunnel {
+        /// Interface index.
+        link: u32,
+        /// Our hardware address there.
+        #[serde(with = "mac_text")]
+        from: Mac,
+        /// The router's.
+        #[serde(with = "mac_text")]
+        to: Mac,
+        /// The router.
+        gateway: IpAddr,
+        /// The peer's address at the other end.
+        remote: IpAddr,
+        /// Bytes that a packet may have on the way there, the tunnel's headers included.
+        mtu: u16,
+    },
+    /// Behind a router whose hardware address is not known (yet).
     Routed {
         /// The router.
         gateway: IpAddr,
@@ -52,9 +69,19 @@ impl std::fmt::Display for Way {
         match self {
             Self::Link { to, .. } => write!(f, "link, {to}"),
             Self::Unresolved => f.write_str("link, address not known yet"),
-            Self::Routed { gateway } => write!(f, "behind {gateway}: not reachable"),
+            Self::Tunnel { gateway, remote, mtu, .. } => {
+                write!(f, "gue to {remote} through {gateway}, MTU {mtu}")
+            }
+            Self::Routed { gateway } => write!(f, "behind {gateway}, address not known yet"),
             Self::NoRoute => f.write_str("no route"),
         }
+    }
+}
+
+impl Way {
+    /// There may be a way, but a hardware address is missing.
+    pub(crate) const fn is_unresolved(&self) -> bool {
+        matches!(self, Self::Unresolved | Self::Routed { .. })
     }
 }
 
@@ -85,8 +112,8 @@ pub(crate) struct Surroundings {
     pub(crate) ways: BTreeMap<String, Way>,
 }
 
-/// The best way over all addresses of a node. A hardware address that was known stays in use while only the
-/// neighbour entry is being renewed.
+/// The best way over all addresses of a node: on a common link, else through a tunnel. A hardware address that was known
+/// stays in use while only the neighbour entry is being renewed.
 fn way(
     addresses: &[IpAddr],
     routes: &BTreeMap<IpAddr, Route>,
@@ -94,30 +121,48 @@ fn way(
     neighbours: &[Neighbour],
     before: Option<Way>,
 ) -> Way {
-    let mut best = Way::NoRoute;
-    for address in addresses {
-        let Some(route) = routes.get(address).filter(|route| route.link != LOOPBACK) else { continue };
-        if let Some(gateway) = route.gateway {
-            if best == Way::NoRoute {
-                best = Way::Routed { gateway };
+    let one = |address: &IpAddr| -> Option<Way> {
+        let route = routes.get(address).filter(|route| route.link != LOOPBACK)?;
+        let link = links.iter().find(|link| link.index == route.link && link.is_up)?;
+        let from = link.mac?;
+        let next_hop = route.gateway.unwrap_or(*address);
+        let entry = neighbours.iter().find(|entry| entry.link == route.link && entry.address == next_hop);
+        let renewed = match (before, route.gateway) {
+            (Some(Way::Link { link, from: own, to }), None) => Some((link, own, to)),
+            (Some(Way::Tunnel { link, from: own, to, gateway, .. }), Some(now)) if gateway == now => {
+                Some((link, own, to))
             }
-            continue;
-        }
-        let Some(from) = links.iter().find(|l| l.index == route.link && l.is_up).and_then(|l| l.mac) else {
-            continue;
+            _ => None,
         };
-        let entry = neighbours.iter().find(|n| n.link == route.link && n.address == *address);
-        if let Some(entry) = entry {
-            return Way::Link { link: route.link, from, to: entry.mac };
-        }
-        best = match before {
-            Some(Way::Link { link, from: own, .. }) if link == route.link && own == from => {
-                before.unwrap_or(Way::Unresolved)
+        let renewed = renewed.filter(|(link, own, _)| *link == route.link && *own == from);
+        let to = entry.map(|entry| entry.mac).or(renewed.map(|(.., to)| to));
+        Some(match (to, route.gateway) {
+            (Some(to), None) => Way::Link { link: route.link, from, to },
+            (None, None) => Way::Unresolved,
+            (Some(to), Some(gateway)) => {
+                let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                Way::Tunnel { link: route.link, from, to, gateway, remote: *address, mtu }
             }
-            _ => Way::Unresolved,
-        };
-    }
-    best
+            (None, Some(gateway)) => Way::Routed { gateway },
+        })
+    };
+    let rank = |way: &Way| match way {
+        Way::Link { .. } => 0,
+        // It will be resolved in a moment, and needs no tunnel.
+        Way::Unresolved => 1,
+        // The outer header of IPv4 is the shorter one.
+        Way::Tunnel { remote, .. } => {
+            if remote.is_ipv4() {
+                2
+            } else {
+                3
+            }
+        }
+        Way::Routed { .. } => 4,
+        Way::NoRoute => 5,
+    };
+    addresses.iter().filter_map(one).min_by_key(rank).unwrap_or(Way::NoRoute)
 }
 
 async fn look(
@@ -158,7 +203,7 @@ pub(crate) async fn follow(
                 before
             }
         };
-        let is_complete = found.ways.values().all(|way| *way != Way::Unresolved);
+        let is_complete = found.ways.values().all(|way| !way.is_unresolved());
         publish.send_if_modified(|old| {
             let is_new = *old != found;
             *old = found;
@@ -192,12 +237,22 @@ mod tests {
     }
 
     fn links() -> Vec<Link> {
-        let link = |index, name: &str, mac| Link { index, name: name.into(), mac, is_up: true, xdp: None };
+        let link = |index, name: &str, mac| Link {
+            index,
+            name: name.into(),
+            mac,
+            is_up: true,
+            mtu: 1500,
+            xdp: None,
+        };
         vec![link(1, "lo", None), link(2, "eth0", Some(OWN))]
     }
 
     fn routes(routes: &[(&str, u32, Option<&str>)]) -> BTreeMap<IpAddr, Route> {
-        routes.iter().map(|(to, link, via)| (ip(to), Route { link: *link, gateway: via.map(ip) })).collect()
+        routes
+            .iter()
+            .map(|(to, link, via)| (ip(to), Route { link: *link, gateway: via.map(ip), mtu: None }))
+            .collect()
     }
 
     #[test]
@@ -207,6 +262,17 @@ mod tests {
         let gateway = Way::Routed { gateway: ip("10.0.0.254") };
         let on_link = routes(&[("10.0.0.2", 2, None)]);
         let behind = routes(&[("10.0.0.2", 2, Some("10.0.0.254"))]);
+        let router = Neighbour { link: 2, address: ip("10.0.0.254"), mac: PEER };
+        let tunnel = |mtu| Way::Tunnel {
+            link: 2,
+            from: OWN,
+            to: PEER,
+            gateway: ip("10.0.0.254"),
+            remote: ip("10.0.0.2"),
+            mtu,
+        };
+        let mut narrow = behind.clone();
+        narrow.values_mut().for_each(|route| route.mtu = Some(1400));
         let one = [ip("10.0.0.2")];
         let two = [ip("2001:db8::2"), ip("10.0.0.2")];
         let both = routes(&[("2001:db8::2", 2, Some("2001:db8::ff")), ("10.0.0.2", 2, None)]);
@@ -223,7 +289,10 @@ mod tests {
                 Some(Way::Link { link: 3, from: OWN, to: PEER }),
                 Way::Unresolved,
             ),
-            ("behind a router", &one, &behind, &entry, Some(found), gateway),
+            ("behind a router that is not known", &one, &behind, &entry, Some(found), gateway),
+            ("behind a router", &one, &behind, &[router], Some(found), tunnel(1500)),
+            ("the route allows less than the link", &one, &narrow, &[router], None, tunnel(1400)),
+            ("the router's entry being renewed", &one, &narrow, &[], Some(tunnel(1500)), tunnel(1400)),
             ("no route", &one, &BTreeMap::new(), &entry, Some(found), Way::NoRoute),
             ("one of two addresses on the link", &two, &both, &entry, None, found),
             ("an address of our own", &one, &own, &[], None, Way::NoRoute),

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteVia};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteVia};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 /// A network interface.
@@ -21,6 +21,8 @@ pub(crate) struct Link {
     /// Hardware address, of links that have an Ethernet one.
     pub(crate) mac: Option<Mac>,
     pub(crate) is_up: bool,
+    /// Bytes that a packet may have there.
+    pub(crate) mtu: u32,
     pub(crate) xdp: Option<XdpState>,
 }
 
@@ -38,6 +40,8 @@ pub(crate) struct Route {
     pub(crate) link: u32,
     /// `None`: the address is on the link itself.
     pub(crate) gateway: Option<IpAddr>,
+    /// Bytes that a packet may have on this route, where it is less than the link allows.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// A usable entry of the neighbour table.
@@ -89,10 +93,16 @@ impl Netlink {
             Some(Err(rtnetlink::Error::NetlinkError(_))) | None => return Ok(None),
             Some(Err(error)) => return Err(error),
         };
-        let mut route = Route { link: 0, gateway: None };
+        let mut route = Route { link: 0, gateway: None, mtu: None };
         for attribute in message.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => route.link = index,
+                RouteAttribute::Metrics(metrics) => {
+                    route.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
                     route.gateway = Some(v4.into());
                 }
@@ -227,12 +237,14 @@ fn link(message: &LinkMessage) -> Link {
         name: String::new(),
         mac: None,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
         xdp: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(bytes) => link.mac = ethernet(bytes),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(xdp),
             _ => {}
         }

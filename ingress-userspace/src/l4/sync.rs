@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use ingress_common::abi::{
-    ABI_VERSION, Addr, Config, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, Uplink, Vip,
-    VipId, VipKey4, VipKey6,
+    ABI_VERSION, Addr, Config, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, Tunnel,
+    TunnelEnd, Uplink, Vip, VipId, VipKey4, VipKey6,
 };
 use ingress_common::hash::NodeKey;
 use ingress_common::rank::Candidate;
@@ -97,6 +97,9 @@ pub(crate) struct Desired {
     pub(crate) config: Config,
     pub(crate) nodes: BTreeMap<NodeIndex, Node>,
     pub(crate) peers: BTreeMap<PeerKey, Peer>,
+    /// For nodes with [`Node::GUE`].
+    pub(crate) tunnels: BTreeMap<NodeIndex, Tunnel>,
+    pub(crate) tunnel_ends: BTreeMap<Ip6, TunnelEnd>,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) vips4: BTreeMap<VipKey4, Vip>,
     pub(crate) vips6: BTreeMap<VipKey6, Vip>,
@@ -173,8 +176,21 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
             let weight = u16::try_from(node.weight).unwrap_or(u16::MAX);
             desired.candidates.push(Candidate::new(index, key, weight, accepts));
         }
+        for &address in &node.addresses {
+            desired.tunnel_ends.insert(outer(address), TunnelEnd { node: index, reserved: 0 });
+        }
+        if let Some(Way::Tunnel { link, from, to, remote, mtu, .. }) = way
+            && let Some(own) = own_address_like(input, remote)
+        {
+            entry.flags |= Node::WAY | Node::GUE;
+            entry.ifindex = link;
+            entry.src_mac = from;
+            entry.dst_mac = to;
+            let flags = if remote.is_ipv6() { Tunnel::V6 } else { 0 };
+            desired.tunnels.insert(index, Tunnel { src: outer(own), dst: outer(remote), mtu, flags });
+        }
         if let Some(Way::Link { link, from, to }) = way {
-            entry.flags |= Node::L2;
+            entry.flags |= Node::WAY;
             entry.ifindex = link;
             entry.src_mac = from;
             entry.dst_mac = to;
@@ -183,6 +199,20 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
         desired.nodes.insert(index, entry);
         desired.placed.push(Placed { name: node.name.clone(), index, standing, weight: node.weight, way });
     }
+}
+
+/// An address of a node as tunnels have it.
+fn outer(address: IpAddr) -> Ip6 {
+    match address {
+        IpAddr::V4(v4) => Ip6::mapped(v4.into()),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+/// The address by which peers know this node: they take tunnelled packets from no other.
+fn own_address_like(input: &Input<'_>, remote: IpAddr) -> Option<IpAddr> {
+    let own = input.snapshot.nodes.iter().find(|node| node.name == input.own_name)?;
+    own.addresses.iter().copied().find(|address| address.is_ipv4() == remote.is_ipv4())
 }
 
 fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, desired: &mut Desired) {

@@ -100,7 +100,7 @@ fn three_healthy_nodes() {
     let own = desired.nodes[&NodeIndex(0)];
     assert_eq!((own.flags, own.ifindex), (Node::ALIVE, 0), "the own node needs no way");
     let b = desired.nodes[&NodeIndex(1)];
-    assert_eq!(b.flags, Node::ALIVE | Node::L2);
+    assert_eq!(b.flags, Node::ALIVE | Node::WAY);
     assert_eq!((b.ifindex, b.src_mac, b.dst_mac), (7, OWN, mac(2)));
     assert_eq!(u64::from(b.key[1]) << 32 | u64::from(b.key[0]), NodeKey::of("b").0);
     assert_eq!(
@@ -159,9 +159,13 @@ fn a_dead_node_is_in_no_slot_but_keeps_its_place() {
     let mut world = World::new();
     world.hear("b", Liveness::Down);
     let desired = world.desired();
-    assert_eq!(desired.nodes[&NodeIndex(1)].flags, Node::L2);
+    assert_eq!(desired.nodes[&NodeIndex(1)].flags, Node::WAY);
     assert!(desired.candidates.iter().all(|c| c.index != NodeIndex(1)));
-    assert_eq!(desired.nodes[&NodeIndex(2)].flags, Node::ALIVE | Node::L2, "the others stay where they were");
+    assert_eq!(
+        desired.nodes[&NodeIndex(2)].flags,
+        Node::ALIVE | Node::WAY,
+        "the others stay where they were"
+    );
     assert!(desired.owners.values().all(|owner| owner != "b"));
 }
 
@@ -170,7 +174,7 @@ fn a_joining_node_gets_nothing_yet() {
     let mut world = World::new();
     world.hear("b", Liveness::Joining);
     let desired = world.desired();
-    assert_eq!(desired.nodes[&NodeIndex(1)].flags, Node::L2);
+    assert_eq!(desired.nodes[&NodeIndex(1)].flags, Node::WAY);
     assert_eq!(desired.candidates.len(), 2);
 }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 use ingress_common::abi::{
-    Addr, Config, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOTS_LEN, Slot, SlotPage, Vip,
-    VipKey4, VipKey6,
+    Addr, Config, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOTS_LEN, Slot, SlotPage, Tunnel,
+    TunnelEnd, Vip, VipKey4, VipKey6,
 };
 use ingress_common::rank::{Candidate, build_table};
 
@@ -29,6 +29,8 @@ struct Written {
     config: Option<Config>,
     nodes: BTreeMap<NodeIndex, Node>,
     peers: BTreeMap<PeerKey, Peer>,
+    tunnels: BTreeMap<NodeIndex, Tunnel>,
+    tunnel_ends: BTreeMap<Ip6, TunnelEnd>,
     vips4: BTreeMap<VipKey4, Vip>,
     vips6: BTreeMap<VipKey6, Vip>,
     addrs4: BTreeMap<Ip4, Addr>,
@@ -53,6 +55,7 @@ impl Writer {
             config: Some(maps.config.get(&0, 0)?),
             nodes: maps::nodes(&maps.nodes)?,
             peers: maps::entries(&maps.peers)?,
+            tunnel_ends: maps::entries(&maps.tunnel_ends)?,
             vips4: maps::entries(&maps.vips4)?,
             vips6: maps::entries(&maps.vips6)?,
             addrs4: maps::entries(&maps.addrs4)?,
@@ -86,6 +89,13 @@ impl Writer {
 
     /// The first thing to do when a node died: nothing goes there any more, whatever the slots say.
     pub(crate) fn write_nodes(&mut self, desired: &Desired) -> Result<(), MapError> {
+        // Before the node that is reached through it. One that is not needed any more stays; nobody asks for it.
+        for (index, tunnel) in &desired.tunnels {
+            if self.written.tunnels.get(index) != Some(tunnel) {
+                self.maps.tunnels.set(index.0.into(), tunnel, 0)?;
+                self.written.tunnels.insert(*index, *tunnel);
+            }
+        }
         for (index, node) in &desired.nodes {
             if self.written.nodes.get(index) != Some(node) {
                 self.maps.nodes.set(index.0.into(), node, 0)?;
@@ -104,6 +114,7 @@ impl Writer {
     ) -> Result<(), MapError> {
         self.write_nodes(desired)?;
         insert(&mut self.maps.peers, &mut self.written.peers, &desired.peers)?;
+        insert(&mut self.maps.tunnel_ends, &mut self.written.tunnel_ends, &desired.tunnel_ends)?;
         let mut config = desired.config;
         config.active_slots = self.written.config.map_or(0, |config| config.active_slots & 1);
         if let Some(table) = table {
@@ -129,6 +140,7 @@ impl Writer {
         remove(&mut self.maps.addrs4, &mut self.written.addrs4, &desired.addrs4)?;
         remove(&mut self.maps.addrs6, &mut self.written.addrs6, &desired.addrs6)?;
         remove(&mut self.maps.peers, &mut self.written.peers, &desired.peers)?;
+        remove(&mut self.maps.tunnel_ends, &mut self.written.tunnel_ends, &desired.tunnel_ends)?;
         let gone: Vec<NodeIndex> =
             self.written.nodes.keys().filter(|index| !desired.nodes.contains_key(index)).copied().collect();
         for index in gone {

@@ -1,0 +1,80 @@
+//! The road of what is rare: packets that come through a tunnel, pieces of packets, ICMP. In the kernel a program of its own,
+//! which the front calls for [`Action::Detour`].
+
+use crate::abi::Config;
+use crate::packet::eth::{Link, ethertype};
+use crate::packet::ipv4::Ipv4Hdr;
+use crate::packet::ipv6::{Ipv6Hdr, next_header, skip_extensions};
+use crate::packet::{Packet, Resize, tcp as tcp_header};
+
+use super::{Action, Reason, Tables, Verdict, gue, ready, tcp};
+
+/// Decides about a frame for which [`super::steer`] said [`Action::Detour`].
+#[inline(always)]
+pub fn detour<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
+    let Some(config) = ready(tables) else { return Verdict::NOT_OURS };
+    let Some(link) = Link::parse(packet) else { return Verdict::NOT_OURS };
+    if !is_for_us(config, &link) {
+        return Verdict::NOT_OURS;
+    }
+    let in_tunnel = gue::open(packet, tables, config).is_some();
+    let Some(link) = Link::parse(packet) else { return Verdict::NOT_OURS };
+    let verdict = if link.ethertype == ethertype::IPV4 {
+        ipv4(packet, tables, ifindex, &link, in_tunnel)
+    } else {
+        ipv6(packet, tables, ifindex, &link, in_tunnel)
+    };
+    if in_tunnel && verdict.reason == Reason::NotOurs {
+        // Peers send what is for VIPs, nothing else: a way into the node's own network it is not.
+        return Verdict::other(Action::Drop, Reason::DropTunnel);
+    }
+    verdict
+}
+
+/// The frame is addressed to one of our interfaces.
+#[inline(always)]
+fn is_for_us(config: &Config, link: &Link) -> bool {
+    config.uplinks.iter().take_while(|uplink| uplink.ifindex != 0).any(|uplink| uplink.mac == link.dst)
+}
+
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+    link: &Link,
+    in_tunnel: bool,
+) -> Verdict {
+    let Some(ip) = packet.at::<Ipv4Hdr>(link.l3) else { return Verdict::NOT_OURS };
+    let Some(header_len) = ip.header_len() else { return Verdict::NOT_OURS };
+    let end = link.l3 + usize::from(ip.total_len.get());
+    let at = tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl, in_tunnel };
+    let (src, dst) = (ip.src, ip.dst);
+    if ip.proto != tcp_header::PROTO || ip.is_fragment() {
+        return Verdict::NOT_OURS;
+    }
+    tcp::steer::<tcp::V4, P, T>(packet, tables, link, at, src, dst)
+}
+
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+    link: &Link,
+    in_tunnel: bool,
+) -> Verdict {
+    let Some(ip) = packet.at::<Ipv6Hdr>(link.l3) else { return Verdict::NOT_OURS };
+    if !ip.is_valid() {
+        return Verdict::NOT_OURS;
+    }
+    let l4 = link.l3 + size_of::<Ipv6Hdr>();
+    let end = l4 + usize::from(ip.payload_len.get());
+    let (src, dst, hop_limit) = (ip.src, ip.dst, ip.hop_limit);
+    let Some((next, l4)) = skip_extensions(packet, ip.next, l4) else { return Verdict::NOT_OURS };
+    if next != next_header::TCP {
+        return Verdict::NOT_OURS;
+    }
+    let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit, in_tunnel };
+    tcp::steer::<tcp::V6, P, T>(packet, tables, link, at, src, dst)
+}
