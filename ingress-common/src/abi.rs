@@ -40,7 +40,7 @@ pub use program::{
     CALLED, DETOUR, ERRAND, Errand, PROGRAM, PROGRAM_DETOUR, PROGRAM_TOO_BIG, PROGRAMS, TOO_BIG,
 };
 pub use slot::{MAX_CANDIDATES, SLOT_PAGE_LEN, SLOT_PAGES, SLOT_TABLES, SLOTS, SLOTS_LEN, Slot, SlotPage};
-pub use tunnel::{MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd};
+pub use tunnel::{MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd, TunnelEndKey};
 pub use vip::{MAX_VIPS, VIPS4, VIPS6, Vip, VipId, VipKey4, VipKey6};
 pub use walk::{WALK_BUDGET, WalkBudget};
 

@@ -91,8 +91,9 @@ pub struct Verdict {
     pub node: NodeIndex,
     /// The packet opens a flow.
     pub new_flow: bool,
-    /// For [`Action::Encapsulate`]: differs from flow to flow.
-    pub entropy: u16,
+    /// For [`Action::Encapsulate`]: 16 bits that differ from flow to flow. Wider than that, so that the two 16-bit fields are a pair:
+    /// compilers write two at once, which the verifier wants aligned.
+    pub entropy: u32,
 }
 
 impl Verdict {

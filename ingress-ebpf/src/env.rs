@@ -18,7 +18,7 @@ use aya_ebpf::{
 use ingress_common::{
     abi::{
         Addr, Be32, Config, Count, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey, SLOT_PAGE_LEN,
-        SLOT_PAGES, Slot, Tunnel, Vip, VipKey4, VipKey6,
+        SLOT_PAGES, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6,
     },
     hash::FlowHash,
     packet::{Packet, Resize, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
@@ -81,14 +81,14 @@ impl Resize for Frame {
     #[inline(always)]
     fn add_head(&mut self, bytes: usize) -> Option<()> {
         // SAFETY: the context of this run; `&mut self` means that nobody holds a pointer into the frame.
-        let result = unsafe { bpf_xdp_adjust_head(self.ctx, -(bytes as i32)) };
+        let result = unsafe { bpf_xdp_adjust_head(self.ctx, -bytes.cast_signed() as i32) };
         self.moved(result)
     }
 
     #[inline(always)]
     fn remove_head(&mut self, bytes: usize) -> Option<()> {
         // SAFETY: as above.
-        let result = unsafe { bpf_xdp_adjust_head(self.ctx, bytes as i32) };
+        let result = unsafe { bpf_xdp_adjust_head(self.ctx, bytes.cast_signed() as i32) };
         self.moved(result)
     }
 
@@ -96,7 +96,7 @@ impl Resize for Frame {
     fn cut(&mut self, len: usize) -> Option<()> {
         let surplus = self.len().checked_sub(len)?;
         // SAFETY: as above.
-        let result = unsafe { bpf_xdp_adjust_tail(self.ctx, -(surplus as i32)) };
+        let result = unsafe { bpf_xdp_adjust_tail(self.ctx, -surplus.cast_signed() as i32) };
         self.moved(result)
     }
 }
@@ -262,7 +262,7 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn tunnel_end(&self, addr: Ip6) -> Option<NodeIndex> {
+    fn tunnel_end(&self, addr: TunnelEndKey) -> Option<NodeIndex> {
         // SAFETY: as in `vip4`.
         unsafe { maps::TUNNEL_ENDS.get(addr) }.map(|end| end.node)
     }

@@ -10,8 +10,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ingress_common::abi::{
-    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Ip4, Ip6, MAX_ADDRS, MAX_NODES, MAX_PEERS, MAX_TUNNEL_ENDS, MAX_VIPS,
-    Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Tunnel, TunnelEnd, Vip, VipKey4, VipKey6, WalkBudget,
+    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Ip4, Ip6, MAX_ADDRS, MAX_NODES,
+    MAX_PEERS, MAX_TUNNEL_ENDS, MAX_VIPS, Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES,
+    SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
 };
 
 const FLOW_SETS: usize = DEFAULT_MAX_FLOWS as usize / FLOW_WAYS;
@@ -39,7 +40,8 @@ pub(crate) static PEERS: HashMap<PeerKey, Peer, { MAX_PEERS as usize }> = HashMa
 #[btf_map]
 pub(crate) static TUNNELS: Array<Tunnel, { MAX_NODES as usize }> = Array::new();
 #[btf_map]
-pub(crate) static TUNNEL_ENDS: HashMap<Ip6, TunnelEnd, { MAX_TUNNEL_ENDS as usize }> = HashMap::new();
+pub(crate) static TUNNEL_ENDS: HashMap<TunnelEndKey, TunnelEnd, { MAX_TUNNEL_ENDS as usize }> =
+    HashMap::new();
 #[btf_map]
 pub(crate) static PROGRAMS: ProgramArray<{ CALLED.len() }> = ProgramArray::new();
 #[btf_map]

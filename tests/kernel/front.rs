@@ -11,7 +11,7 @@ use aya::{
 use ingress_common::{
     abi::{
         self, Config, FlowSet, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, Tunnel,
-        TunnelEnd, WalkBudget,
+        TunnelEnd, TunnelEndKey, WalkBudget,
     },
     steer::{
         Reason,
@@ -83,7 +83,7 @@ impl Front {
             self.put(abi::PEERS, &key, &Peer { node: *node, reserved: 0 })?;
         }
         for (addr, &node) in &world.tunnel_ends {
-            self.put(abi::TUNNEL_ENDS, addr, &TunnelEnd { node, reserved: 0 })?;
+            self.put(abi::TUNNEL_ENDS, &TunnelEndKey(*addr), &TunnelEnd { node, reserved: 0 })?;
         }
         // Array values are there whether filled or not: also those that an earlier world has filled.
         for index in 0..world.nodes.len() as u16 {
@@ -120,7 +120,7 @@ impl Front {
         self.empty::<abi::VipKey6, abi::Vip>(abi::VIPS6)?;
         self.empty::<abi::Ip4, abi::Addr>(abi::ADDRS4)?;
         self.empty::<abi::Ip6, abi::Addr>(abi::ADDRS6)?;
-        self.empty::<abi::Ip6, TunnelEnd>(abi::TUNNEL_ENDS)?;
+        self.empty::<TunnelEndKey, TunnelEnd>(abi::TUNNEL_ENDS)?;
         self.empty::<PeerKey, Peer>(abi::PEERS)
     }
 

@@ -43,8 +43,9 @@ pub fn routed_client(index: usize) -> Pair {
 
 /// The router's addresses on the link of the host `pair`.
 pub fn router(pair: Pair) -> Pair {
-    let ([a, b, c, _], [d, e, ..]) = (pair.0.octets(), pair.1.segments());
-    (Ipv4Addr::new(a, b, c, 1), Ipv6Addr::new(d, e, 0, 0, 0, 0, 0, 1))
+    let [high, low, net, _] = pair.0.octets();
+    let [prefix, link, ..] = pair.1.segments();
+    (Ipv4Addr::new(high, low, net, 1), Ipv6Addr::new(prefix, link, 0, 0, 0, 0, 0, 1))
 }
 
 /// Pod `pod` of node `node` (both from 0): `10.244.1.2`, `fd77:244:1::2`, …

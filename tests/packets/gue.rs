@@ -10,7 +10,7 @@ use ingress_common::{
     },
     steer::{HOP_STEERED, HOP_WALK, Reason, memory::Memory},
 };
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use super::{
     Case, NEAR, OTHER_UPLINK, OWN, OWN_MAC, ROUTER_MAC, UPLINK,
@@ -120,20 +120,20 @@ fn udp(port: u16, payload: &[u8]) -> UdpHdr {
 }
 
 /// What goes to the peer over IPv4.
-fn sent4(inner: Segment, entropy_port: u16) -> Vec<u8> {
+fn sent4(inner: &Segment, entropy_port: u16) -> Vec<u8> {
     outer4((OWN_MAC, ROUTER_MAC), (OWN_ADDR, PEER_ADDR), entropy_port, &inner.bytes())
 }
 
-fn sent6(inner: Segment, entropy: u16) -> Vec<u8> {
+fn sent6(inner: &Segment, entropy: u16) -> Vec<u8> {
     outer6((OWN_MAC, ROUTER_MAC), (OWN_ADDR6, PEER_ADDR6), entropy, &inner.bytes())
 }
 
 /// What the peer sends over IPv4.
-fn came4(inner: Segment) -> Vec<u8> {
+fn came4(inner: &Segment) -> Vec<u8> {
     outer4((ROUTER_MAC, OWN_MAC), (PEER_ADDR, OWN_ADDR), 50_000, &inner.bytes())
 }
 
-fn came6(inner: Segment) -> Vec<u8> {
+fn came6(inner: &Segment) -> Vec<u8> {
     outer6((ROUTER_MAC, OWN_MAC), (PEER_ADDR6, OWN_ADDR6), 77, &inner.bytes())
 }
 
@@ -145,36 +145,36 @@ fn sending() -> Vec<Case> {
     vec![
         Case::new("gue: v4 SYN over IPv4", v4(SYN))
             .when(routed(ROUTED))
-            .transmits(Reason::ForwardNew, sent4(v4(SYN).hops(HOP_STEERED), port4())),
+            .transmits(Reason::ForwardNew, sent4(&v4(SYN).hops(HOP_STEERED), port4())),
         Case::new("gue: v6 SYN over IPv4", v6(SYN))
             .when(routed(ROUTED))
-            .transmits(Reason::ForwardNew, sent4(v6(SYN).hops(HOP_STEERED), 0xc000 | entropy6())),
+            .transmits(Reason::ForwardNew, sent4(&v6(SYN).hops(HOP_STEERED), 0xc000 | entropy6())),
         Case::new("gue: v6 SYN over IPv6", v6(SYN))
             .when(routed(ROUTED6))
-            .transmits(Reason::ForwardNew, sent6(v6(SYN).hops(HOP_STEERED), entropy6())),
+            .transmits(Reason::ForwardNew, sent6(&v6(SYN).hops(HOP_STEERED), entropy6())),
         Case::new("gue: v4 SYN over IPv6", v4(SYN))
             .when(routed(ROUTED6))
-            .transmits(Reason::ForwardNew, sent6(v4(SYN).hops(HOP_STEERED), entropy4())),
+            .transmits(Reason::ForwardNew, sent6(&v4(SYN).hops(HOP_STEERED), entropy4())),
         Case::new("gue: a remembered flow", v4(ACK))
             .when(routed(NEAR))
             .when(remembered(ROUTED))
-            .transmits(Reason::ForwardFlow, sent4(v4(ACK).hops(HOP_STEERED), port4()))
+            .transmits(Reason::ForwardFlow, sent4(&v4(ACK).hops(HOP_STEERED), port4()))
             .remembering(ROUTED),
         Case::new("gue: a walk begins behind the router", v4(ACK))
             .when(routed(ROUTED))
-            .transmits(Reason::ForwardWalk, sent4(v4(ACK).hops(HOP_WALK), port4()))
+            .transmits(Reason::ForwardWalk, sent4(&v4(ACK).hops(HOP_WALK), port4()))
             .remembering(ROUTED),
         Case::new("gue: to a peer behind a router on another interface", v4(SYN))
             .when(routed(ROUTED))
             .when(|world| world.nodes[usize::from(ROUTED.0)].ifindex = OTHER_UPLINK)
-            .redirects(Reason::ForwardNew, sent4(v4(SYN).hops(HOP_STEERED), port4())),
+            .redirects(Reason::ForwardNew, sent4(&v4(SYN).hops(HOP_STEERED), port4())),
         Case::new("gue: tags stay in front", tagged(v4(SYN)))
             .when(routed(ROUTED))
-            .transmits(Reason::ForwardNew, with_tag(&sent4(v4(SYN).hops(HOP_STEERED), port4()))),
+            .transmits(Reason::ForwardNew, with_tag(&sent4(&v4(SYN).hops(HOP_STEERED), port4()))),
         Case::new("gue: a full packet just fits", sized(1500 - 28))
             .when(routed(ROUTED))
             .when(remembered(ROUTED))
-            .transmits(Reason::ForwardFlow, sent4(sized(1500 - 28).hops(HOP_STEERED), port4()))
+            .transmits(Reason::ForwardFlow, sent4(&sized(1500 - 28).hops(HOP_STEERED), port4()))
             .remembering(ROUTED),
         Case::new("gue: no tunnel known, dropped", v4(SYN))
             .when(routed(ROUTED))
@@ -206,26 +206,26 @@ fn receiving() -> Vec<Case> {
     let from_peer = |segment: Segment| segment.macs(ROUTER_MAC, OWN_MAC).hops(HOP_STEERED);
     let to_near = |segment: Segment, hops| segment.macs(own_mac_towards(NEAR), mac_of(NEAR)).hops(hops);
     vec![
-        Case::new("gue: a SYN from a peer stays", came4(from_peer(v4(SYN))))
+        Case::new("gue: a SYN from a peer stays", came4(&from_peer(v4(SYN))))
             .when(routed(ROUTED))
             .opens(Reason::LocalNew, from_peer(v4(SYN))),
-        Case::new("gue: v6 in IPv4 from a peer stays", came4(from_peer(v6(SYN))))
+        Case::new("gue: v6 in IPv4 from a peer stays", came4(&from_peer(v6(SYN))))
             .when(routed(ROUTED))
             .opens(Reason::LocalNew, from_peer(v6(SYN))),
-        Case::new("gue: v6 in IPv6 from a peer stays", came6(from_peer(v6(SYN))))
+        Case::new("gue: v6 in IPv6 from a peer stays", came6(&from_peer(v6(SYN))))
             .when(routed(ROUTED))
             .opens(Reason::LocalNew, from_peer(v6(SYN))),
-        Case::new("gue: the socket is here", came6(from_peer(v4(ACK))))
+        Case::new("gue: the socket is here", came6(&from_peer(v4(ACK))))
             .when(routed(ROUTED))
             .when(connected)
             .opens(Reason::LocalSocket, from_peer(v4(ACK))),
-        Case::new("gue: under way, on to a peer on the link", came4(from_peer(v4(ACK)).hops(HOP_WALK - 1)))
+        Case::new("gue: under way, on to a peer on the link", came4(&from_peer(v4(ACK)).hops(HOP_WALK - 1)))
             .when(routed(ROUTED))
             .transmits(Reason::ForwardWalk, to_near(v4(ACK), HOP_WALK - 2)),
-        Case::new("gue: a tag stays in front", with_tag(&came4(from_peer(v4(SYN)))))
+        Case::new("gue: a tag stays in front", with_tag(&came4(&from_peer(v4(SYN)))))
             .when(routed(ROUTED))
             .opens(Reason::LocalNew, tagged(from_peer(v4(SYN)))),
-        Case::new("gue: not for a VIP, dropped", came4(from_peer(v4(SYN)).with(|s| s.dst_port = 22)))
+        Case::new("gue: not for a VIP, dropped", came4(&from_peer(v4(SYN)).with(|s| s.dst_port = 22)))
             .when(routed(ROUTED))
             .drops(Reason::DropTunnel),
         Case::new(

@@ -10,7 +10,7 @@ use super::{Ip6, NodeIndex, map_type};
 
 /// `Array<Tunnel>` with [`super::MAX_NODES`] elements, by [`NodeIndex`]: for nodes with [`super::Node::GUE`].
 pub const TUNNELS: &str = "TUNNELS";
-/// `HashMap<Ip6, TunnelEnd>`, [`MAX_TUNNEL_ENDS`] entries: the own addresses, and those of all known peers.
+/// `HashMap<TunnelEndKey, TunnelEnd>`, [`MAX_TUNNEL_ENDS`] entries: the own addresses, and those of all known peers.
 pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
 
 /// How many addresses of nodes: both IP versions of each.
@@ -45,6 +45,27 @@ impl Tunnel {
         if self.flags & Self::V6 == 0 { Self::OVERHEAD4 } else { Self::OVERHEAD6 }
     }
 }
+
+/// Key of [`TUNNEL_ENDS`]: an outer address, an IPv4 one IPv4-mapped. Aligned as the verifier wants it on the stack, where the
+/// compiler writes two words at once.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C, align(8))]
+pub struct TunnelEndKey(pub Ip6);
+map_type!(TunnelEndKey, 16);
 
 /// Value of [`TUNNEL_ENDS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

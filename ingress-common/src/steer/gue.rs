@@ -1,7 +1,7 @@
 //! Tunnels to peers behind a router: Generic UDP Encapsulation, variant 1, where the client's packet follows the UDP header as
 //! it is. The inner hop limit carries the state of the walk, as on a common link; routers lower the outer one only.
 
-use crate::abi::{Be16, Be32, Config, Ip6, Node, Tunnel};
+use crate::abi::{Be16, Be32, Config, Ip6, Node, Tunnel, TunnelEndKey};
 use crate::packet::eth::{EthHdr, Link, VlanTag, ethertype};
 use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::Ipv6Hdr;
@@ -39,7 +39,7 @@ pub fn encapsulate<P: Resize + ?Sized, T: Tables>(
     if inner.len + tunnel.overhead() > usize::from(tunnel.mtu) {
         return Verdict { action: Action::TooBig, ..verdict };
     }
-    if wrap(packet, node, tunnel, &link, &inner, verdict.entropy).is_none() {
+    if wrap(packet, node, tunnel, &link, &inner, verdict.entropy as u16).is_none() {
         return lost;
     }
     if node.ifindex == ifindex {
@@ -136,13 +136,13 @@ pub(super) fn open<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, co
         if ip.version_ihl != 0x45 || ip.proto != PROTO || ip.is_fragment() {
             return None;
         }
-        (Ip6::mapped(ip.src), Ip6::mapped(ip.dst), size_of::<Ipv4Hdr>())
+        (TunnelEndKey(Ip6::mapped(ip.src)), TunnelEndKey(Ip6::mapped(ip.dst)), size_of::<Ipv4Hdr>())
     } else if link.ethertype == ethertype::IPV6 {
         let ip = packet.at::<Ipv6Hdr>(link.l3)?;
         if !ip.is_valid() || ip.next != PROTO {
             return None;
         }
-        (ip.src, ip.dst, size_of::<Ipv6Hdr>())
+        (TunnelEndKey(ip.src), TunnelEndKey(ip.dst), size_of::<Ipv6Hdr>())
     } else {
         return None;
     };

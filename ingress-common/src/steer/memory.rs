@@ -11,7 +11,7 @@ use std::{
 
 use crate::abi::{
     Addr, Config, FlowSet, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES, SLOTS_LEN, Slot, Tunnel,
-    Vip, VipKey4, VipKey6,
+    TunnelEndKey, Vip, VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
@@ -217,8 +217,8 @@ impl Tables for Memory {
         self.tunnels.get(&index)
     }
 
-    fn tunnel_end(&self, addr: Ip6) -> Option<NodeIndex> {
-        self.tunnel_ends.get(&addr).copied()
+    fn tunnel_end(&self, addr: TunnelEndKey) -> Option<NodeIndex> {
+        self.tunnel_ends.get(&addr.0).copied()
     }
 
     fn peer(&self, mac: Mac) -> Option<NodeIndex> {

@@ -1,7 +1,9 @@
 //! What the decision asks of the world around it: map look-ups, the socket look-up, the time. Implemented by
 //! `ingress-ebpf` over maps and helpers, by tests and the simulator over plain collections.
 
-use crate::abi::{Addr, Config, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Tunnel, Vip, VipKey4, VipKey6};
+use crate::abi::{
+    Addr, Config, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6,
+};
 
 use crate::hash::FlowHash;
 
@@ -43,7 +45,7 @@ pub trait Tables {
     /// The `TUNNELS` map.
     fn tunnel(&self, index: NodeIndex) -> Option<&Tunnel>;
     /// The `TUNNEL_ENDS` map: whose address this is.
-    fn tunnel_end(&self, addr: Ip6) -> Option<NodeIndex>;
+    fn tunnel_end(&self, addr: TunnelEndKey) -> Option<NodeIndex>;
     /// The `PEERS` map.
     fn peer(&self, mac: Mac) -> Option<NodeIndex>;
 

@@ -231,7 +231,11 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         debug_assert!(lowered.is_some(), "the headers were read before");
         let verdict = Verdict { reason, vip: self.vip, node: index, ..Verdict::NOT_OURS };
         if node.flags & Node::GUE != 0 {
-            return Verdict { action: Action::Encapsulate, entropy: self.hash.entropy(), ..verdict };
+            return Verdict {
+                action: Action::Encapsulate,
+                entropy: u32::from(self.hash.entropy()),
+                ..verdict
+            };
         }
         let written = hand_over::l2(packet, node);
         debug_assert!(written.is_some(), "the headers were read before");

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use ingress_common::abi::{
     self, Addr, Config, Count, Ip4, Ip6, MAX_NODES, Node, NodeIndex, Peer, PeerKey, SLOT_PAGES, SlotPage,
-    Tunnel, TunnelEnd, Vip, VipKey4, VipKey6,
+    Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
 };
 
 /// What the daemon writes.
@@ -18,7 +18,7 @@ pub(crate) struct Maps {
     pub(crate) slots: Array<MapData, SlotPage>,
     pub(crate) peers: HashMap<MapData, PeerKey, Peer>,
     pub(crate) tunnels: Array<MapData, Tunnel>,
-    pub(crate) tunnel_ends: HashMap<MapData, Ip6, TunnelEnd>,
+    pub(crate) tunnel_ends: HashMap<MapData, TunnelEndKey, TunnelEnd>,
     pub(crate) vips4: HashMap<MapData, VipKey4, Vip>,
     pub(crate) vips6: HashMap<MapData, VipKey6, Vip>,
     pub(crate) addrs4: HashMap<MapData, Ip4, Addr>,
@@ -77,7 +77,7 @@ pub(crate) const LAYOUT: &[(&str, usize, usize, u32)] = &[
     layout::<u32, SlotPage>(abi::SLOTS, (abi::SLOT_TABLES * SLOT_PAGES) as u32),
     layout::<PeerKey, Peer>(abi::PEERS, abi::MAX_PEERS),
     layout::<u32, Tunnel>(abi::TUNNELS, MAX_NODES),
-    layout::<Ip6, TunnelEnd>(abi::TUNNEL_ENDS, abi::MAX_TUNNEL_ENDS),
+    layout::<TunnelEndKey, TunnelEnd>(abi::TUNNEL_ENDS, abi::MAX_TUNNEL_ENDS),
     layout::<u32, u32>(abi::PROGRAMS, abi::CALLED.len() as u32),
     layout::<u32, abi::Errand>(abi::ERRAND, 1),
     layout::<VipKey4, Vip>(abi::VIPS4, abi::MAX_VIPS),

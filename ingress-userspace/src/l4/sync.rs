@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ingress_common::abi::{
     ABI_VERSION, Addr, Config, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, Tunnel,
-    TunnelEnd, Uplink, Vip, VipId, VipKey4, VipKey6,
+    TunnelEnd, TunnelEndKey, Uplink, Vip, VipId, VipKey4, VipKey6,
 };
 use ingress_common::hash::NodeKey;
 use ingress_common::rank::Candidate;
@@ -99,7 +99,7 @@ pub(crate) struct Desired {
     pub(crate) peers: BTreeMap<PeerKey, Peer>,
     /// For nodes with [`Node::GUE`].
     pub(crate) tunnels: BTreeMap<NodeIndex, Tunnel>,
-    pub(crate) tunnel_ends: BTreeMap<Ip6, TunnelEnd>,
+    pub(crate) tunnel_ends: BTreeMap<TunnelEndKey, TunnelEnd>,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) vips4: BTreeMap<VipKey4, Vip>,
     pub(crate) vips6: BTreeMap<VipKey6, Vip>,
@@ -177,7 +177,7 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
             desired.candidates.push(Candidate::new(index, key, weight, accepts));
         }
         for &address in &node.addresses {
-            desired.tunnel_ends.insert(outer(address), TunnelEnd { node: index, reserved: 0 });
+            desired.tunnel_ends.insert(TunnelEndKey(outer(address)), TunnelEnd { node: index, reserved: 0 });
         }
         if let Some(Way::Tunnel { link, from, to, remote, mtu, .. }) = way
             && let Some(own) = own_address_like(input, remote)

@@ -11,7 +11,7 @@ use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 use ingress_common::abi::{
     Addr, Config, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOTS_LEN, Slot, SlotPage, Tunnel,
-    TunnelEnd, Vip, VipKey4, VipKey6,
+    TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
 };
 use ingress_common::rank::{Candidate, build_table};
 
@@ -30,7 +30,7 @@ struct Written {
     nodes: BTreeMap<NodeIndex, Node>,
     peers: BTreeMap<PeerKey, Peer>,
     tunnels: BTreeMap<NodeIndex, Tunnel>,
-    tunnel_ends: BTreeMap<Ip6, TunnelEnd>,
+    tunnel_ends: BTreeMap<TunnelEndKey, TunnelEnd>,
     vips4: BTreeMap<VipKey4, Vip>,
     vips6: BTreeMap<VipKey6, Vip>,
     addrs4: BTreeMap<Ip4, Addr>,
