@@ -18,6 +18,7 @@ impl<T> Shared<T> {
 
 impl<T: PartialEq> Shared<T> {
     /// Takes the memory of `previous` if the values are equal, so that who compares by identity sees no change.
+    #[must_use]
     pub fn or_same_as(self, previous: &Self) -> Self {
         if self == *previous { previous.clone() } else { self }
     }

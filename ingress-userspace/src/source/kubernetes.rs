@@ -21,6 +21,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use super::{Objects, Receiver, Stored};
 use crate::api::{AddressPool, IngressClassParameters};
@@ -102,7 +103,7 @@ struct Watches<'a> {
 
 impl Watches<'_> {
     /// Watches one kind on a task of its own until the inbox closes.
-    fn start<K>(&self, config: watcher::Config, optional: bool)
+    fn start<K>(&self, config: watcher::Config, optional: bool) -> JoinHandle<()>
     where
         K: Stored + Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + PartialEq,
     {
@@ -112,7 +113,7 @@ impl Watches<'_> {
             kind::whole(optional),
             self.updates.clone(),
             Arc::clone(self.reachable),
-        ));
+        ))
     }
 }
 

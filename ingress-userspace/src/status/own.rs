@@ -1,4 +1,4 @@
-//! Keeps the statuses of our own resources (AddressPool, IngressClassParameters) as the snapshot wants them, while this
+//! Keeps the statuses of our own resources (`AddressPool`, `IngressClassParameters`) as the snapshot wants them, while this
 //! daemon leads. What is there now comes with the snapshot: nothing is asked of the API server until something differs.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::model::{ObjectRef, OwnStatus};
 
 /// Between two rounds while something is not as it shall be: a write comes back with the watch in milliseconds; whoever
 /// else writes there, or an API server that refuses, must not make it a race.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 
 /// Ends when this daemon no longer leads, or the sender of `published` is dropped.
 pub(super) async fn run(

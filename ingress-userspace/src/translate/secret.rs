@@ -39,10 +39,13 @@ pub(super) struct Wrong {
     pub(super) hint: &'static str,
 }
 
+/// A Secret, and what its reading gave.
+type Read = (Arc<Secret>, Arc<Result<Pair, Wrong>>);
+
 /// What was read before: parsing a key takes long, and Secrets rarely change.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
-    by_source: HashMap<ObjectRef, (Arc<Secret>, Arc<Result<Pair, Wrong>>)>,
+    by_source: HashMap<ObjectRef, Read>,
     used: HashSet<ObjectRef>,
 }
 

@@ -28,7 +28,7 @@ const DEFAULT_POOL: &str = "default";
 #[derive(Debug, Default)]
 pub(super) struct Vips {
     by_class: BTreeMap<Arc<str>, Vec<IpAddr>>,
-    vips: BTreeMap<IpAddr, Vip>,
+    by_address: BTreeMap<IpAddr, Vip>,
     own_statuses: Vec<OwnStatus>,
 }
 
@@ -67,7 +67,7 @@ impl Vips {
         let kept = Kept::read(objects, &pools, &choosing);
         let mut exhausted = BTreeSet::new();
         for (request, candidates) in &choosing {
-            let taken = vips.vips.keys().copied().chain(kept.all()).collect();
+            let taken = vips.by_address.keys().copied().chain(kept.all()).collect();
             let chosen = kept.of(&request.name).map_or_else(
                 || {
                     let free = |pool: &&str| [true, false].map(|v4| pools.first_free(pool, v4, &taken));
@@ -124,12 +124,12 @@ impl Vips {
 
     /// All VIPs, by address, and what our own resources shall say of them.
     pub(super) fn into_parts(self) -> (Vec<Vip>, Vec<OwnStatus>) {
-        (self.vips.into_values().collect(), self.own_statuses)
+        (self.by_address.into_values().collect(), self.own_statuses)
     }
 
     fn give(&mut self, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
         for address in &addresses {
-            let vip = self.vips.entry(*address).or_insert_with(|| Vip {
+            let vip = self.by_address.entry(*address).or_insert_with(|| Vip {
                 address: *address,
                 http_ports: Vec::new(),
                 https_ports: Vec::new(),

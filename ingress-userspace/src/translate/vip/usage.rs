@@ -68,9 +68,10 @@ pub(super) fn statuses(
         let Some(parameters) = objects.class_parameters.get("", &reference.name) else { continue };
         let before =
             parameters.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let (ready, reason, message) = match addresses.is_empty() {
-            false => (true, "Allocated", String::new()),
-            true => (false, "NoVip", "the class has no VIP; its Events say why".to_owned()),
+        let (ready, reason, message) = if addresses.is_empty() {
+            (false, "NoVip", "the class has no VIP; its Events say why".to_owned())
+        } else {
+            (true, "Allocated", String::new())
         };
         let wanted = IngressClassParametersStatus {
             vips: addresses.iter().map(ToString::to_string).collect(),
@@ -84,5 +85,5 @@ pub(super) fn statuses(
 fn status<S: serde::Serialize>(object: ObjectRef, wanted: &S, shown: Option<&S>) -> OwnStatus {
     // Plain data with string keys: it always serialises.
     let json = |status: &S| serde_json::to_value(status).unwrap_or_default();
-    OwnStatus { object, wanted: json(wanted), shown: shown.map(json).unwrap_or(Value::Null) }
+    OwnStatus { object, wanted: json(wanted), shown: shown.map_or(Value::Null, json) }
 }
