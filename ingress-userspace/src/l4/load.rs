@@ -269,13 +269,17 @@ fn load_object(options: &Options<'_>) -> Result<(Ebpf, bool), StartError> {
 fn load_called(ebpf: &mut Ebpf) -> Result<(), StartError> {
     let missing = || StartError::Rejected("the BPF object is not complete".to_owned());
     let rejected = |error: ProgramError| StartError::from_aya("load an XDP program", &error);
-    let mut map: ProgramArray<MapData> =
-        ebpf.take_map(abi::PROGRAMS).and_then(|map| map.try_into().ok()).ok_or_else(missing)?;
-    for (number, name) in (0..).zip(abi::CALLED) {
+    let mut called = Vec::new();
+    for name in abi::CALLED {
         let program: &mut Xdp =
             ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
         program.load().map_err(rejected)?;
-        let fd = program.fd().map_err(rejected)?;
+        called.push(program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(rejected)?);
+    }
+    // The map stays with `ebpf`: the front, which is loaded next, refers to it by its descriptor.
+    let mut map: ProgramArray<&mut MapData> =
+        ebpf.map_mut(abi::PROGRAMS).and_then(|map| map.try_into().ok()).ok_or_else(missing)?;
+    for (number, fd) in (0..).zip(&called) {
         map.set(number, fd, 0).map_err(|error| StartError::from_aya("fill the program map", &error))?;
     }
     Ok(())
