@@ -13,7 +13,7 @@ use ingress_tests::{
     lab::{
         Host, Lab, Node,
         http::Target,
-        load::{HeldConnections, HoldReport, Load},
+        load::{self, HeldConnections, HoldReport, Load},
     },
     paths,
 };
@@ -185,13 +185,19 @@ fn top_shows_rates() -> Result<()> {
     let lab = Lab::builder("top").nodes(2).build()?;
     lab.serve_examples()?;
     let load = Load::start(&lab, "foo.bar.com", "/bar", 20, 100)?;
-    let owner = lab.owner(lab.vips()[0])?;
-    let text = owner.ask(&["top", "--once", "--interval", "1"])?;
-    println!("{text}");
-    let row = text.lines().find(|line| line.starts_with("10.77.0.100:80 ")).context("the VIP's row")?;
-    let cells: Vec<&str> = row.split_whitespace().collect();
-    let flows: f64 = cells.last().context("flows")?.parse()?;
-    ensure!(cells[1] == owner.name() && (20.0..=100.0).contains(&flows), "50 flows/s were made: {row}");
-    ensure!(text.contains("VERDICT") && text.contains("local_new"), "{text}");
+    let mut row = String::new();
+    // The VIP may still be on its way from the node that was up first.
+    load::wait_for("top to show the VIP's owner and its rates", Duration::from_secs(15), || {
+        let owner = lab.owner(lab.vips()[0])?;
+        let text = owner.ask(&["top", "--once", "--interval", "1"])?;
+        ensure!(text.contains("VERDICT") && text.contains("local_new"), "{text}");
+        let line = text.lines().find(|line| line.starts_with("10.77.0.100:80 ")).context("the VIP's row")?;
+        line.clone_into(&mut row);
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let flows: f64 = cells.last().context("flows")?.parse()?;
+        Ok(cells[1] == owner.name() && (20.0..=100.0).contains(&flows))
+    })
+    .with_context(|| format!("50 flows/s were made: {row}"))?;
+    println!("{row}");
     load.finish().map(drop)
 }
