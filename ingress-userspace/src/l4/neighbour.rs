@@ -272,7 +272,9 @@ mod tests {
             mtu,
         };
         let mut narrow = behind.clone();
-        narrow.values_mut().for_each(|route| route.mtu = Some(1400));
+        for route in narrow.values_mut() {
+            route.mtu = Some(1400);
+        }
         let one = [ip("10.0.0.2")];
         let two = [ip("2001:db8::2"), ip("10.0.0.2")];
         let both = routes(&[("2001:db8::2", 2, Some("2001:db8::ff")), ("10.0.0.2", 2, None)]);

@@ -263,7 +263,9 @@ mod tests {
                 notes: &super::super::access_log::Notes::default(),
             });
         };
-        [1, 2, 5, 60_000].into_iter().for_each(|millis| finished(200, millis));
+        for millis in [1, 2, 5, 60_000] {
+            finished(200, millis);
+        }
         finished(101, 60_000);
         let mut totals = Totals::default();
         stats.add_to(&mut totals);
