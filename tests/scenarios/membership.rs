@@ -21,7 +21,7 @@ const RATE: u32 = 60;
 /// How long a change may take until new connections follow it.
 pub(super) const LIVE: Duration = Duration::from_secs(5);
 /// New connections succeed again this soon after a node's death.
-pub(super) const FAILOVER: Duration = Duration::from_secs(1);
+const FAILOVER: Duration = Duration::from_secs(1);
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -34,7 +34,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn load(lab: &Lab) -> Result<Load> {
+pub(super) fn load(lab: &Lab) -> Result<Load> {
     Load::start(lab, "foo.bar.com", "/bar", CONNECTIONS, RATE)
 }
 
@@ -146,7 +146,8 @@ fn the_owner_dies() -> Result<()> {
     dies(&lab, |lab| lab.owner(lab.vips()[0]))
 }
 
-fn dies(lab: &Lab, choose: impl Fn(&Lab) -> Result<&Node>) -> Result<()> {
+/// The node that `choose` names dies: its own connections break, no other, and new ones are good again soon.
+pub(super) fn dies(lab: &Lab, choose: impl Fn(&Lab) -> Result<&Node>) -> Result<()> {
     lab.serve_examples()?;
     let node = choose(lab)?;
     // Its pods would die with it, and that is the router's matter; here the front is looked at.

@@ -7,16 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ingress_tests::lab::{Lab, Node, load::Load};
+use ingress_tests::lab::{Lab, Node};
 use libtest_mimic::Trial;
 
 use super::{
-    membership::{FAILOVER, LIVE, unharmed},
+    membership::{LIVE, dies, load, unharmed},
     scenario,
 };
-
-const CONNECTIONS: usize = 200;
-const RATE: u32 = 60;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -25,10 +22,6 @@ pub(super) fn trials() -> Vec<Trial> {
         scenario("routed::a_node_drains_and_returns", a_node_drains_and_returns),
         scenario("routed::a_node_dies", a_node_dies),
     ]
-}
-
-fn load(lab: &Lab) -> Result<Load> {
-    Load::start(lab, "foo.bar.com", "/bar", CONNECTIONS, RATE)
 }
 
 /// Packets that `lab`'s nodes have handed over, and that they dropped; by reason.
@@ -111,29 +104,5 @@ fn a_node_drains_and_returns() -> Result<()> {
 
 fn a_node_dies() -> Result<()> {
     let lab = Lab::builder("rkill").router().nodes(4).build()?;
-    lab.serve_examples()?;
-    let node = lab.node(3);
-    for service in ["service1", "service2"] {
-        let pods: Vec<_> = lab.pods_of(service).filter(|pod| pod.node() != node.name()).collect();
-        lab.declare_endpoints(service, &pods)?;
-    }
-    let load = load(&lab)?;
-    let event = Instant::now();
-    node.crash()?;
-    thread::sleep(Duration::from_secs(7));
-    let report = load.finish()?;
-    let disturbed = report.steady.disturbed_after(event);
-    println!(
-        "{} died behind a router: {} of its {} connections broke, {} elsewhere; new ones disturbed for \
-         {disturbed:.0?}; {}",
-        node.name(),
-        report.broken_on(node),
-        report.held_on(node),
-        report.broken_elsewhere(Some(node)),
-        report.summary()
-    );
-    ensure!(report.held_on(node) > 0, "the dead node served nobody: nothing was shown");
-    ensure!(report.broken_elsewhere(Some(node)) == 0, "connections broke on healthy nodes");
-    ensure!(disturbed < FAILOVER, "new connections were disturbed for {disturbed:?}");
-    Ok(())
+    dies(&lab, |lab| Ok(lab.node(3)))
 }
