@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, HandshakeKind};
 
 use super::backend::{Backend, Behaviour};
-use super::tls::{TakeAny, ask_head, connect};
+use super::tls::{TakeAny, ask, connect};
 use super::{Router, Rules, client};
 use crate::l7::tls::tickets::Seed;
 use crate::model::{ClientAuth, VerifyClient};
@@ -65,7 +65,7 @@ fn nobody() -> Arc<ClientConfig> {
 }
 
 fn status(router: &Router, config: &Arc<ClientConfig>, server_name: &str, host: &str) -> u16 {
-    let answer = ask_head(&mut connect(router.https, config, server_name), host);
+    let answer = ask(&mut connect(router.https, config, server_name), host);
     answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
@@ -102,7 +102,7 @@ fn the_backend_is_told_who_it_is() {
     let backend = Backend::start("one", Behaviour::Echo);
     let ca = Ca::new("ca");
     let router = Router::start(&rules(&backend).client_auth("a.test", ca.auth(VerifyClient::Optional)));
-    ask_head(&mut connect(router.https, &ca.client("good", 2999), "a.test"), "a.test");
+    ask(&mut connect(router.https, &ca.client("good", 2999), "a.test"), "a.test");
     let seen = backend.seen().pop().unwrap();
     for line in
         ["ssl-client-verify: SUCCESS", "ssl-client-subject-dn: CN=good", "ssl-client-issuer-dn: CN=ca"]
@@ -113,7 +113,7 @@ fn the_backend_is_told_who_it_is() {
 
     // What a client says about itself is not passed on.
     let spoof = "a.test\r\nSSL-Client-Verify: SUCCESS\r\nssl-client-subject-dn: CN=root";
-    ask_head(&mut connect(router.https, &nobody(), "a.test"), spoof);
+    ask(&mut connect(router.https, &nobody(), "a.test"), spoof);
     let seen = backend.seen().pop().unwrap();
     assert!(seen.contains("\r\nssl-client-verify: NONE\r\n") && !seen.contains("CN=root"), "{seen}");
     assert!(!seen.contains("SUCCESS"), "{seen}");
@@ -147,13 +147,13 @@ fn a_ticket_never_stands_for_a_check() {
     assert_eq!(status(&first, &good, "a.test", "a.test"), 200);
     let mut resumed = connect(second.https, &good, "a.test");
     assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed));
-    assert!(ask_head(&mut resumed, "a.test").starts_with("HTTP/1.1 200 "));
+    assert!(ask(&mut resumed, "a.test").starts_with("HTTP/1.1 200 "));
 
     // Another authority: what was resumed before is asked anew, and open connections carry nothing any more.
     second.l7.publish(&with(new_ca.auth(VerifyClient::On)).0);
-    assert!(ask_head(&mut resumed, "a.test").starts_with("HTTP/1.1 421 "));
+    assert!(ask(&mut resumed, "a.test").starts_with("HTTP/1.1 421 "));
     let mut again = connect(second.https, &good, "a.test");
     assert_eq!(again.conn.handshake_kind(), Some(HandshakeKind::Full));
-    assert!(ask_head(&mut again, "a.test").starts_with("HTTP/1.1 400 "));
+    assert!(ask(&mut again, "a.test").starts_with("HTTP/1.1 400 "));
     assert_eq!(status(&second, &new_ca.client("new", 2999), "a.test", "a.test"), 200);
 }

@@ -119,23 +119,27 @@ fn shown(stream: &StreamOwned<ClientConnection, TcpStream>) -> Vec<u8> {
     stream.conn.peer_certificates().unwrap()[0].to_vec()
 }
 
-fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
+/// Asks, reads the whole answer (so that the next one begins where this one ended) and returns it.
+pub(super) fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
     write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
     let mut answer = String::new();
     let mut buffer = [0; 4096];
-    while !answer.contains("\r\n\r\n") || !answer.ends_with("\r\n\r\n") {
+    while !is_whole(&answer) {
         let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0, "the connection ended after {answer:?}");
         answer.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
     }
     answer
 }
 
-/// Asks, and reads something of the answer.
-pub(super) fn ask_head(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
-    write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
-    let mut buffer = [0; 4096];
-    let n = stream.read(&mut buffer).unwrap();
-    String::from_utf8_lossy(&buffer[..n]).into_owned()
+/// Is this a whole answer, by its `Content-Length` or its last chunk?
+fn is_whole(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let head = head.to_ascii_lowercase();
+    match head.split("\r\n").find_map(|line| line.strip_prefix("content-length: ")) {
+        Some(length) => body.len() >= length.parse().unwrap(),
+        None => !head.contains("transfer-encoding: chunked") || body.ends_with("0\r\n\r\n"),
+    }
 }
 
 #[test]
@@ -181,7 +185,7 @@ fn sessions_are_resumed_on_any_worker() {
         let mut first = connect(router.https, &config, "a.test");
         assert_eq!(first.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
         // Tickets of TLS 1.3 come with the first answer.
-        assert!(ask_head(&mut first, "a.test").starts_with("HTTP/1.1 404 "));
+        assert!(ask(&mut first, "a.test").starts_with("HTTP/1.1 404 "));
         let resumed = (0..8).map(|_| connect(router.https, &config, "a.test").conn.handshake_kind());
         // One ticket may be used once (RFC 8446 C.4); we send two.
         let resumed = resumed.filter(|kind| *kind == Some(rustls::HandshakeKind::Resumed)).count();
@@ -219,14 +223,14 @@ fn sessions_are_resumed_on_any_node() {
             let config = client_config(versions, &["http/1.1"]);
             let mut first = connect(a.https, &config, "a.test");
             assert_eq!(first.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
-            assert!(ask_head(&mut first, "a.test").starts_with("HTTP/1.1 404 "));
+            assert!(ask(&mut first, "a.test").starts_with("HTTP/1.1 404 "));
             let second = connect(b.https, &config, "a.test").conn.handshake_kind();
             resumed += usize::from(second == Some(rustls::HandshakeKind::Resumed));
         }
         println!("{resumed} of {COUNT} sessions of one node were resumed by another ({versions:?})");
         assert!(resumed * 100 > COUNT * 99, "{resumed} of {COUNT}");
         let config = client_config(versions, &["http/1.1"]);
-        ask_head(&mut connect(a.https, &config, "a.test"), "a.test");
+        ask(&mut connect(a.https, &config, "a.test"), "a.test");
         let kind = connect(stranger.https, &config, "a.test").conn.handshake_kind();
         assert_eq!(kind, Some(rustls::HandshakeKind::Full), "another seed");
     }
@@ -265,7 +269,7 @@ fn a_connection_carries_no_requests_for_a_host_with_another_certificate() {
         ("c.test", "a.test", "421 Misdirected Request"),
         ("nobody.test", "a.test", "200 OK"),
     ] {
-        let answer = ask_head(&mut connect(router.https, &config, server_name), host);
+        let answer = ask(&mut connect(router.https, &config, server_name), host);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{server_name} {host}: {answer}");
     }
 }
