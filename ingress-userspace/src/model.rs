@@ -4,6 +4,7 @@
 mod certificate;
 mod client_auth;
 mod cluster;
+mod forwarding;
 mod node;
 mod own_status;
 mod problem;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use certificate::Certificate;
 pub use client_auth::{ClientAuth, VerifyClient};
 pub use cluster::{Cluster, ClusterId, Endpoint};
+pub use forwarding::{Forwarding, Retry, RetryOn, RetryStatuses};
 pub use node::{Node, NodeIntent};
 pub use own_status::OwnStatus;
 pub use problem::{Kind, ObjectRef, Problem, Reason};

@@ -5,12 +5,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use xdp_ingress::model::{
-    ClientAuth, HostPattern, NodeIntent, PathMatch, Problem, Route, RouteTable, Snapshot, Target,
+    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Problem, Route, RouteTable, Snapshot, Target,
 };
 use xdp_ingress::source::{Key, Object, Objects, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
@@ -293,6 +294,13 @@ fn show_route(route: &Route) -> String {
     }
     if let Some(host) = &route.filters.upstream_vhost {
         write!(filters, " vhost {host}").unwrap();
+    }
+    if route.filters.body_limit != NonZeroU64::new(1 << 20) {
+        let limit = route.filters.body_limit.map_or("any".into(), |limit| limit.to_string());
+        write!(filters, " bodies {limit}").unwrap();
+    }
+    if route.filters.forwarding != Forwarding::default() {
+        write!(filters, " {:?}", route.filters.forwarding).unwrap();
     }
     format!("{target}{filters} by {}", route.ingress)
 }

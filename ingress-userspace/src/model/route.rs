@@ -1,11 +1,12 @@
 //! The routing table, as the Ingress specification orders it. `l7::router` compiles it for look-up.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{ClientAuth, ClusterId, ObjectRef};
+use super::{ClientAuth, ClusterId, Forwarding, ObjectRef};
 
 /// `spec.rules[].host`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +85,8 @@ pub enum Target {
 /// name in `l7::filter`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filters {
+    /// `proxy-body-size`: the longest body of a request, in bytes. `None`: any.
+    pub body_limit: Option<NonZeroU64>,
     /// `permanent-redirect`, `temporal-redirect`: no backend is asked.
     pub redirect: Option<Redirect>,
     /// Plain HTTP is redirected to HTTPS.
@@ -92,6 +95,8 @@ pub struct Filters {
     pub source_range: Option<Arc<SourceRange>>,
     /// `upstream-vhost`: the `Host` that the backend gets.
     pub upstream_vhost: Option<Arc<str>>,
+    /// `proxy-*-timeout`, `proxy-next-upstream*`: read by the engines while a request is with its backend.
+    pub forwarding: Forwarding,
 }
 
 /// An answer that leads elsewhere.

@@ -2,20 +2,26 @@
 //! asked for and not done is said, never passed over in silence.
 
 mod app_root;
+mod body_size;
 mod client_auth;
+mod forwarding;
+mod no_effect;
 mod redirect;
 mod source_range;
 mod ssl_redirect;
 mod upstream_vhost;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::Ingress;
 
+pub(super) use body_size::DEFAULT as DEFAULT_BODY_LIMIT;
+
 use super::class::Owned;
 use super::problems::Problems;
-use crate::model::{ClientAuth, Filters, ObjectRef, Reason, Redirect, SourceRange, Target};
+use crate::model::{ClientAuth, Filters, Forwarding, ObjectRef, Reason, Redirect, SourceRange, Target};
 use crate::source::Objects;
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
@@ -34,9 +40,11 @@ pub(super) struct Annotations {
     /// What the hosts of its rules want of their clients' certificates.
     pub(super) client_auth: Option<Arc<ClientAuth>>,
     ssl_redirect: ssl_redirect::SslRedirects,
+    body_limit: Option<NonZeroU64>,
     redirect: Option<Redirect>,
     source_range: Option<Arc<SourceRange>>,
     upstream_vhost: Option<Arc<str>>,
+    forwarding: Forwarding,
     /// Where `/` of its hosts leads.
     pub(super) app_root: Option<Arc<str>>,
 }
@@ -93,6 +101,9 @@ impl Annotations {
             reader.problem("auth-tls-secret", Reason::Unsupported, message, "write a rule");
             locked = true;
         }
+        let body_limit = body_size::read(&mut reader);
+        let forwarding = forwarding::read(&mut reader);
+        no_effect::read(&mut reader);
         let redirect = redirect::read(&mut reader);
         let upstream_vhost = upstream_vhost::read(&mut reader);
         let app_root = app_root::read(&mut reader);
@@ -113,9 +124,11 @@ impl Annotations {
             locked,
             client_auth: client_auth.ok().flatten(),
             ssl_redirect,
+            body_limit,
             redirect,
             source_range,
             upstream_vhost,
+            forwarding,
             app_root,
         })
     }
@@ -128,11 +141,13 @@ impl Annotations {
     /// The filters of a route on a host that has (or has not) a certificate.
     pub(super) fn filters(&self, tls: bool) -> Filters {
         Filters {
+            body_limit: self.body_limit,
             // A locked Ingress answers nothing but 503.
             redirect: self.redirect.clone().filter(|_| !self.locked),
             ssl_redirect: self.ssl_redirect.filter(tls),
             source_range: self.source_range.clone(),
             upstream_vhost: self.upstream_vhost.clone(),
+            forwarding: self.forwarding,
         }
     }
 }
@@ -159,6 +174,19 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// Takes a number from 0; `None` if it is absent or not one.
+    fn number(&mut self, name: &'static str) -> Option<u32> {
+        let value = self.values.remove(name)?;
+        // More than a day of seconds, or that many tries, is a mistake, and would overflow somewhere later.
+        let number = value.trim().parse().ok().filter(|number| *number <= 1_000_000);
+        if number.is_none() {
+            let message =
+                format!("`{value}` is not a whole number up to 1000000; it is as if it were absent");
+            self.problem(name, Reason::InvalidValue, message, "write digits only, without a unit");
+        }
+        number
     }
 
     fn problem(&mut self, name: &str, reason: Reason, message: impl Into<String>, hint: &str) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressRule;
 
-use super::annotation::{Annotations, Served};
+use super::annotation::{self, Annotations, Served};
 use super::class::Owned;
 use super::problems::Problems;
 use super::service::Backends;
@@ -36,7 +36,7 @@ pub(super) fn routes(
             // No Ingress: the Service stands for it in metrics.
             ingress: ObjectRef::new(Kind::Service, &backend.namespace, &backend.service),
             target: backends.default_target(backend, problems),
-            filters: Filters::default(),
+            filters: Filters { body_limit: annotation::DEFAULT_BODY_LIMIT, ..Filters::default() },
         }))
     });
     RouteTable { hosts: hosts.into_iter().map(|(pattern, host)| (pattern, host.finish())).collect(), default }
