@@ -8,6 +8,8 @@
 
 pub mod api;
 pub mod cli;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod l4;
 pub mod l7;
 pub mod model;

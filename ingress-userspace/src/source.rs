@@ -33,3 +33,14 @@ pub async fn directory(path: PathBuf) -> anyhow::Result<Receiver> {
 pub fn kubernetes(client: &kube::Client, state_dir: &Path, secrets: SecretScope) -> Receiver {
     kubernetes::start(client, state_dir, secrets)
 }
+
+/// The objects of one file; what cannot be read of it is left out.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn objects_of(text: &str) -> Objects {
+    let mut objects = Objects::default();
+    manifest::parse(text)
+        .into_iter()
+        .flat_map(|document| document.objects)
+        .for_each(|object| objects.insert(object));
+    objects
+}

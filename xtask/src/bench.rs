@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Also write the rows to this file, as a JSON array.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Of `l7` only the rows whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,11 +64,14 @@ impl Row {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&setup::BENCH)?;
-    build::run()?;
+    match args.what {
+        What::L7 => build::dist()?,
+        What::L4 | What::Control => build::run()?,
+    }
     report::heading("bench");
     let rows = match args.what {
         What::L4 => l4::rows()?,
-        What::L7 => l7::rows()?,
+        What::L7 => l7::rows(args.only.as_deref())?,
         What::Control => control::rows()?,
     };
     print!("{}", table(&rows));

@@ -13,3 +13,11 @@ pub(crate) fn run() -> Result<()> {
     report::note(&paths::target_dir().join("release/xdp-ingress").display().to_string());
     Ok(())
 }
+
+/// The daemon as it ships, at `target/dist/xdp-ingress`: slow to build, and what is measured.
+pub(crate) fn dist() -> Result<()> {
+    build_ebpf::run()?;
+    report::heading("daemon as it ships (profile dist)");
+    let build = ["build", "--profile", "dist", "--package", "ingress-userspace"];
+    process::streamed(process::cargo().args(build)).context("the daemon does not build")
+}

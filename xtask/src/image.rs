@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use ingress_tests::{cluster::POD_IMAGE, paths};
 
-use crate::{build, build_ebpf, process, report};
+use crate::{build, process, report};
 
 mod layer;
 mod oci;
@@ -45,16 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.test {
         return for_tests();
     }
-    build_ebpf::run()?;
-    report::heading("daemon as it ships (profile dist)");
-    process::streamed(process::cargo().args([
-        "build",
-        "--profile",
-        "dist",
-        "--package",
-        "ingress-userspace",
-    ]))
-    .context("the daemon does not build")?;
+    build::dist()?;
     daemon(&paths::target_dir().join("dist/xdp-ingress"))
 }
 

@@ -12,6 +12,7 @@ mod ci;
 mod cluster;
 mod demo;
 mod deny;
+mod fuzz;
 mod image;
 mod lab;
 mod process;
@@ -46,6 +47,8 @@ enum Verb {
     Test(test::Args),
     /// The scenarios of ingress-controller-conformance on the real cluster; writes docs/conformance.md.
     Conformance,
+    /// Fuzz parsers, router, translation and steering, each for a bounded time.
+    Fuzz(fuzz::Args),
     /// Measure: ns per packet, CPU per request, beside nginx and HAProxy.
     Bench(bench::Args),
     /// Pack the daemon as an OCI archive (target/xtask/images/xdp-ingress.tar), with its bill of materials beside it.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Cluster(args) => cluster::run(&args),
         Verb::Test(args) => return test::run(&args),
         Verb::Conformance => return test::conformance(),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Image(args) => image::run(&args),
         Verb::Ci => ci::run(),

@@ -47,10 +47,13 @@ pub(crate) const CLUSTER: [&dyn Prerequisite; 4] =
     [&packages::LAB, &packages::CLUSTER, &go::Go, &kubernetes::Kubernetes];
 /// For benches beside nginx and HAProxy.
 pub(crate) const BENCH: [&dyn Prerequisite; 1] = [&packages::BENCH];
-const ALL: [&dyn Prerequisite; 7] = [
+/// For the fuzzers.
+pub(crate) const FUZZ: [&dyn Prerequisite; 1] = [&packages::FUZZ];
+const ALL: [&dyn Prerequisite; 8] = [
     &packages::LAB,
     &packages::CLUSTER,
     &packages::BENCH,
+    &packages::FUZZ,
     &core_sources::CoreSources,
     &bpf_linker::BpfLinker,
     &go::Go,

@@ -12,6 +12,8 @@ mod dispatch;
 pub mod error;
 pub mod fields;
 mod finish;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod receive;
 mod relay;
 pub mod request;

@@ -59,6 +59,9 @@ pub(super) const BENCH: Packages = Packages {
     ],
 };
 
+/// What builds libFuzzer.
+pub(super) const FUZZ: Packages = Packages { purpose: "fuzz", packages: &[package("g++", "c++")] };
+
 impl Packages {
     fn lacking(&self) -> Vec<&'static str> {
         self.packages

@@ -239,16 +239,19 @@ fn is_idempotent(method: &str) -> bool {
 }
 
 /// The parts of a head that need a second look: text, host, path.
-struct Target<'a> {
-    method: &'a str,
-    authority: &'a str,
-    host: Cow<'a, str>,
-    path: Cow<'a, str>,
-    query: Option<&'a str>,
+pub(super) struct Target<'a> {
+    pub(super) method: &'a str,
+    pub(super) authority: &'a str,
+    pub(super) host: Cow<'a, str>,
+    pub(super) path: Cow<'a, str>,
+    pub(super) query: Option<&'a str>,
 }
 
 /// Reads them; the error is the reason for a 400.
-fn request_head<'a>(bytes: &'a [u8], parsed: &ParsedRequest) -> Result<Target<'a>, Cow<'static, str>> {
+pub(super) fn request_head<'a>(
+    bytes: &'a [u8],
+    parsed: &ParsedRequest,
+) -> Result<Target<'a>, Cow<'static, str>> {
     let text = |part: &'a [u8], reason: &'static str| std::str::from_utf8(part).map_err(|_| reason);
     let method = text(parsed.method.of(bytes), "the method is malformed")?;
     let authority = match parsed.authority {

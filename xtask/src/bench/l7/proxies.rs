@@ -1,197 +1,350 @@
 //! The three proxies and the backend, each configured as somebody would who knows it well: one worker, pooled
-//! connections to the backend, no buffering of answers to disk, no access log.
+//! connections to the backend, no buffering of answers, a buffered access log, splicing where it helps.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use ingress_tests::lab::tls::{Authority, Identity};
 use ingress_tests::paths;
+use rustix::process::Signal;
 
+use super::load::HOST;
 use super::server::{PEERS_CORE, PROXY_CORE, Server, free_address};
+use super::websocket;
+
+/// Hosts beside [`HOST`], `host-N.example`, each with as many paths as [`PATHS`], `/path-N`.
+pub(super) const HOSTS: usize = 1000;
+/// Paths of each of them.
+pub(super) const PATHS: usize = 10;
+
+/// Whether nginx and HAProxy can be made to reload. One process is the cheaper way to run when they need not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peers {
+    Still,
+    Reloading,
+}
 
 /// A proxy under load.
 pub(super) struct Proxy {
     pub(super) name: &'static str,
-    pub(super) address: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) https: SocketAddr,
     pub(super) server: Server,
+    change: Change,
 }
 
-/// The backend: 200 bytes, keep-alive without end.
+/// How a change of its configuration is made.
+struct Change {
+    file: PathBuf,
+    /// The configuration with a host more; `None`: the host that is always there.
+    render: Box<dyn Fn(Option<usize>) -> String>,
+    /// What tells it to read the file again; ours sees it.
+    signal: Option<Signal>,
+}
+
+impl Proxy {
+    /// Adds or removes a host; returns before it is live.
+    pub(super) fn change(&self, number: usize) -> Result<()> {
+        let text = (self.change.render)((number % 2 == 0).then_some(number));
+        // Renamed into place, so that nobody reads half of it.
+        let next = self.change.file.with_extension("next");
+        fs::write(&next, text).and_then(|()| fs::rename(&next, &self.change.file))?;
+        self.change.signal.map_or(Ok(()), |signal| self.server.signal(signal))
+    }
+}
+
+/// The backend: HTTP by nginx, WebSocket by our own.
 pub(super) struct Backend {
-    address: SocketAddr,
+    http: SocketAddr,
+    websocket: SocketAddr,
     _server: Server,
 }
 
 pub(super) fn backend() -> Result<Backend> {
-    let address = free_address()?;
+    let http = free_address()?;
     let body = "x".repeat(200);
-    let server = nginx(
-        "backend",
-        PEERS_CORE,
-        address,
-        &format!(
-            "server {{ listen {address} reuseport; keepalive_requests 1000000000; location / {{ return 200 \"{body}\"; }} }}"
-        ),
-    )?;
-    Ok(Backend { address, _server: server })
+    // Memory, if there is any.
+    let files = if Path::new("/dev/shm").is_dir() {
+        "/dev/shm/xdp-ingress-bench".into()
+    } else {
+        directory("files")?
+    };
+    fs::create_dir_all(files.join("upload")).with_context(|| format!("cannot make {}", files.display()))?;
+    for (name, size) in [("16k", 16 << 10), ("1m", 1 << 20)] {
+        fs::write(files.join(name), vec![b'x'; size])?;
+    }
+    let root = files.display();
+    let text = format!(
+        "open_file_cache max=100; sendfile on; client_max_body_size 0; client_body_temp_path {root}/upload;
+         server {{ listen {http} reuseport; keepalive_requests 1000000000; root {root};
+           location / {{ return 200 \"{body}\"; }}
+           location /16k {{ default_type text/plain; }}
+           location /1m {{ default_type text/plain; }}
+           location /upload/ {{ dav_methods PUT; }} }}"
+    );
+    let (server, _) = nginx("backend", PEERS_CORE, http, Peers::Still, text)?;
+    Ok(Backend { http, websocket: websocket::serve()?, _server: server })
 }
 
 /// Ours, nginx, HAProxy: in this order.
-pub(super) fn all(backend: &Backend) -> Result<[Proxy; 3]> {
-    Ok([ours(backend)?, nginx_proxy(backend)?, haproxy(backend)?])
+pub(super) fn all(backend: &Backend, peers: Peers) -> Result<[Proxy; 3]> {
+    let mut names = vec![HOST.to_owned()];
+    names.extend((0..HOSTS).map(|host| format!("host-{host}.example")));
+    let identity = Authority::new()?.issue(&[HOST])?;
+    Ok([
+        ours(backend, &identity)?,
+        nginx_proxy(backend, &identity, peers)?,
+        haproxy(backend, &identity, peers)?,
+    ])
 }
 
-fn ours(backend: &Backend) -> Result<Proxy> {
-    let (address, admin) = (free_address()?, free_address()?);
+fn ours(backend: &Backend, identity: &Identity) -> Result<Proxy> {
+    let (http, https, admin) = (free_address()?, free_address()?, free_address()?);
     let directory = directory("xdp-ingress")?;
     let manifests = directory.join("manifests");
     fs::create_dir_all(&manifests)?;
-    fs::write(manifests.join("bench.yaml"), manifest(backend.address))?;
-    let [source, state, address_text, admin] = [
+    fs::write(manifests.join("bench.yaml"), manifest(backend, identity))?;
+    let file = manifests.join("change.yaml");
+    fs::write(&file, changed_manifest(None))?;
+    let [source, state, log, http_text, https_text, admin] = [
         format!("dir:{}", manifests.display()),
         directory.display().to_string(),
-        address.to_string(),
+        directory.join("access.log").display().to_string(),
+        http.to_string(),
+        https.to_string(),
         admin.to_string(),
     ];
-    let daemon = paths::daemon().display().to_string();
-    let server = Server::start(
-        "xdp-ingress",
-        PROXY_CORE,
-        address,
-        &[
-            &daemon,
-            "run",
-            "--l4",
-            "off",
-            "--workers",
-            "1",
-            "--source",
-            &source,
-            "--state-dir",
-            &state,
-            "--http",
-            &address_text,
-            "--admin",
-            &admin,
-            "--node-name",
-            "bench",
-            "--log",
-            "warn",
-        ],
-    )?;
-    Ok(Proxy { name: "xdp-ingress", address, server })
+    let daemon = paths::target_dir().join("dist/xdp-ingress").display().to_string();
+    let command: Vec<&str> = [
+        [daemon.as_str(), "run"],
+        ["--l4", "off"],
+        ["--workers", "1"],
+        ["--source", &source],
+        ["--state-dir", &state],
+        ["--http", &http_text],
+        ["--https", &https_text],
+        ["--admin", &admin],
+        ["--access-log", &log],
+        ["--node-name", "bench"],
+        ["--log", "warn"],
+    ]
+    .concat();
+    let server = Server::start("xdp-ingress", PROXY_CORE, http, &command)?;
+    let change = Change { file, render: Box::new(changed_manifest), signal: None };
+    Ok(Proxy { name: "xdp-ingress", http, https, server, change })
 }
 
-fn manifest(backend: SocketAddr) -> String {
-    let (ip, port) = (backend.ip(), backend.port());
-    format!(
-        "apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata: {{name: xdp}}
-spec: {{controller: xdp-ingress.io/controller}}
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {{name: bench}}
-spec:
-  ingressClassName: xdp
-  rules:
-  - host: bench.example
-    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: bench, port: {{number: 80}}}}}}}}]}}
-  - host: other.example
-    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: bench, port: {{number: 80}}}}}}}}]}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: bench}}
-spec: {{ports: [{{name: http, port: 80, targetPort: {port}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: bench, labels: {{kubernetes.io/service-name: bench}}}}
-addressType: IPv4
-ports: [{{name: http, port: {port}}}]
-endpoints: [{{addresses: [\"{ip}\"], conditions: {{ready: true}}}}]
-"
-    )
-}
-
-fn nginx_proxy(backend: &Backend) -> Result<Proxy> {
-    let address = free_address()?;
-    let upstream = backend.address;
-    let server = |host: &str, listen: &str| {
-        format!(
-            "server {{ listen {address}{listen}; server_name {host}; keepalive_requests 1000000000;
-               location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_buffering off;
-                 proxy_buffer_size 8k; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
-                 proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $remote_addr;
-                 proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;
-                 proxy_set_header X-Forwarded-Port $server_port; proxy_set_header X-Request-ID $request_id; }} }}\n"
-        )
-    };
-    let http = format!(
-        "upstream backend {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}\n{}{}",
-        server("bench.example", " reuseport"),
-        server("other.example", "")
+/// An Ingress with some paths of the Service `bench`.
+fn ingress(name: &str, host: &str, paths: &[String]) -> String {
+    let mut text = format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  annotations: \
+         {{nginx.ingress.kubernetes.io/ssl-redirect: \"false\", nginx.ingress.kubernetes.io/proxy-body-size: \"0\"}}\nspec:\n  \
+         ingressClassName: xdp\n  rules:\n  - host: {host}\n    http:\n      paths:\n"
     );
-    Ok(Proxy { name: "nginx", address, server: nginx("nginx", PROXY_CORE, address, &http)? })
+    for path in paths {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "      - {{path: {path}, pathType: Prefix, backend: {{service: {{name: bench, port: {{number: 80}}}}}}}}"
+        );
+    }
+    text
 }
 
-fn nginx(name: &'static str, core: &str, address: SocketAddr, http: &str) -> Result<Server> {
+fn changed_manifest(more: Option<usize>) -> String {
+    ingress("change", &changed_host(more), &["/".to_owned()])
+}
+
+/// The host that a change brings.
+fn changed_host(more: Option<usize>) -> String {
+    more.map_or_else(|| "change.example".to_owned(), |more| format!("change-{more}.example"))
+}
+
+fn manifest(backend: &Backend, identity: &Identity) -> String {
+    let mut text =
+        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: xdp}\nspec: {controller: xdp-ingress.io/controller}\n"
+            .to_owned();
+    text += &ingress("bench", HOST, &["/".to_owned()]);
+    let upgrade = "      - {path: /websocket, pathType: Prefix, backend: {service: {name: websocket, port: {number: 80}}}}\n";
+    text += upgrade;
+    let _ = writeln!(text, "  tls: [{{hosts: [{HOST}], secretName: bench}}]");
+    let paths: Vec<_> = (0..PATHS).map(|path| format!("/path-{path}")).collect();
+    for host in 0..HOSTS {
+        text += &ingress(&format!("host-{host}"), &format!("host-{host}.example"), &paths);
+    }
+    let indent = |pem: &str| pem.trim().replace('\n', "\n    ");
+    let _ = writeln!(
+        text,
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: bench}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    \
+         {}\n  tls.key: |\n    {}",
+        indent(&identity.certificate),
+        indent(&identity.key)
+    );
+    for (name, address) in [("bench", backend.http), ("websocket", backend.websocket)] {
+        let (ip, port) = (address.ip(), address.port());
+        let _ = writeln!(
+            text,
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{name: http, port: 80, targetPort: \
+             {port}}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
+             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{name: http, port: {port}}}]\nendpoints: \
+             [{{addresses: [\"{ip}\"], conditions: {{ready: true}}}}]"
+        );
+    }
+    text
+}
+
+fn nginx_proxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<Proxy> {
+    let (http, https) = (free_address()?, free_address()?);
+    let directory = directory("nginx")?;
+    let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    fs::write(&certificate, &identity.certificate)?;
+    fs::write(&key, &identity.key)?;
+    let (certificate, key) = (certificate.display(), key.display());
+    let (upstream, websocket) = (backend.http, backend.websocket);
+    let headers =
+        "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;
+         proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Host $http_host;
+         proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Port $server_port;
+         proxy_set_header X-Request-ID $request_id;";
+    let pass = format!(
+        "proxy_pass http://backend; proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k;
+         proxy_set_header Connection \"\"; {headers}"
+    );
+    let mut fixed = format!(
+        "upstream backend {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}
+         server_names_hash_max_size 8192; server_names_hash_bucket_size 128; client_max_body_size 0; sendfile on;
+         log_format upstreaminfo '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent '
+           '\"$http_referer\" \"$http_user_agent\" $request_length $request_time [$host] [] $upstream_addr '
+           '$upstream_response_length $upstream_response_time $upstream_status $request_id';
+         access_log {log} upstreaminfo buffer=64k flush=1s;
+         ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;
+         ssl_session_cache shared:SSL:10m; ssl_session_tickets on; ssl_early_data off; ssl_buffer_size 16k;
+         server {{ listen {http} reuseport backlog=4096; listen {https} ssl http2 reuseport backlog=4096; server_name {HOST};
+           keepalive_requests 1000000000; http2_max_concurrent_streams 512;
+           location / {{ {pass} }}
+           location /websocket {{ proxy_pass http://{websocket}; proxy_set_header Upgrade $http_upgrade;
+             proxy_set_header Connection upgrade; {headers} }} }}\n",
+        log = directory.join("access.log").display(),
+    );
+    for host in 0..HOSTS {
+        let _ = write!(
+            fixed,
+            "server {{ listen {http}; server_name host-{host}.example; keepalive_requests 1000000000; "
+        );
+        for path in 0..PATHS {
+            let _ = write!(fixed, "location /path-{path} {{ {pass} }} ");
+        }
+        fixed += "}\n";
+    }
+    let render = move |more: Option<usize>| {
+        let host = changed_host(more);
+        format!("{fixed}server {{ listen {http}; server_name {host}; location / {{ {pass} }} }}\n")
+    };
+    let (server, file) = nginx("nginx", PROXY_CORE, http, peers, render(None))?;
+    let whole = Box::new(move |more| nginx_configuration("nginx", peers, &render(more)).unwrap_or_default());
+    let change = Change { file, render: whole, signal: Some(Signal::HUP) };
+    Ok(Proxy { name: "nginx", http, https, server, change })
+}
+
+fn nginx_configuration(name: &str, peers: Peers, http: &str) -> Result<String> {
     let directory = directory(name)?;
-    let configuration = directory.join("nginx.conf");
-    // Without its master process, nginx is one process, whose CPU time is the whole of it.
-    let text = format!(
-        "daemon off; master_process off; worker_processes 1; pid {pid}; error_log {log} warn;
-         events {{ worker_connections 4096; multi_accept on; }}
+    let master = if peers == Peers::Reloading { "on" } else { "off" };
+    Ok(format!(
+        "daemon off; master_process {master}; worker_processes 1; worker_rlimit_nofile 65536; pid {pid}; error_log {log} warn;
+         events {{ worker_connections 32768; multi_accept on; }}
          http {{ access_log off; tcp_nodelay on; keepalive_timeout 600s;\n{http}}}\n",
         pid = directory.join("pid").display(),
         log = directory.join("error.log").display(),
-    );
-    fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
-    let [configuration, prefix] = [&configuration, &directory].map(|path| path.display().to_string());
-    let program = program("nginx")?;
-    Server::start(name, core, address, &[&program, "-c", &configuration, "-p", &prefix])
+    ))
 }
 
-fn haproxy(backend: &Backend) -> Result<Proxy> {
-    let address = free_address()?;
-    let upstream = backend.address;
-    let configuration = directory("haproxy")?.join("haproxy.cfg");
-    // What `option forwardfor` and the three headers below do is the same work that the others do.
-    let text = format!(
-        "global
+/// Starts an nginx; its configuration lies in the file that is returned.
+fn nginx(
+    name: &'static str,
+    core: &str,
+    address: SocketAddr,
+    peers: Peers,
+    http: String,
+) -> Result<(Server, PathBuf)> {
+    let directory = directory(name)?;
+    let file = directory.join("nginx.conf");
+    fs::write(&file, nginx_configuration(name, peers, &http)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let [configuration, prefix] = [&file, &directory].map(|path| path.display().to_string());
+    let program = program("nginx")?;
+    Ok((Server::start(name, core, address, &[&program, "-c", &configuration, "-p", &prefix])?, file))
+}
+
+fn haproxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<Proxy> {
+    let (http, https) = (free_address()?, free_address()?);
+    let directory = directory("haproxy")?;
+    let pem = directory.join("tls.pem");
+    fs::write(&pem, format!("{}{}", identity.certificate, identity.key))?;
+    // As its ingress controller does it: a map from host and path to the backend's name.
+    let map = directory.join("hosts.map");
+    let mut entries = String::new();
+    for host in 0..HOSTS {
+        for path in 0..PATHS {
+            let _ = writeln!(entries, "host-{host}.example/path-{path}/ small");
+        }
+    }
+    fs::write(&map, entries)?;
+    let (upstream, websocket) = (backend.http, backend.websocket);
+    let (pem, map) = (pem.display().to_string(), map.display().to_string());
+    // What `option forwardfor` and the headers below do is the same work that the others do.
+    let render = move |more: Option<usize>| {
+        format!(
+            "global
   nbthread 1
-  maxconn 4096
+  maxconn 32768
+  tune.pipesize 262144
+  tune.ssl.default-dh-param 2048
+  log stdout len 8192 format raw local0
 defaults
   mode http
+  log global
+  option httplog
+  option splice-auto
   timeout connect 5s
   timeout client 600s
   timeout server 600s
+  timeout tunnel 600s
   http-reuse always
 frontend in
-  bind {address}
+  bind {http} backlog 4096
+  bind {https} ssl crt {pem} alpn h2,http/1.1 backlog 4096
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Real-IP %[src]
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
   http-request set-header X-Forwarded-Port %[dst_port]
   http-request set-header X-Request-ID %[uuid()]
-  use_backend small if {{ req.hdr(host),lower -m str bench.example }}
-  use_backend small if {{ req.hdr(host),lower -m str other.example }}
+  use_backend websocket if {{ req.hdr(host),lower -m str {HOST} }} {{ path_beg /websocket }}
+  use_backend small if {{ req.hdr(host),lower -m str {HOST} }}
+  use_backend small if {{ req.hdr(host),lower -m str {changed} }}
+  use_backend %[base,lower,map_beg({map},small)]
 backend small
   server one {upstream} pool-max-conn 1024 pool-purge-delay 600s
-"
-    );
-    fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
-    let configuration = configuration.display().to_string();
+backend websocket
+  server one {websocket}
+",
+            changed = changed_host(more)
+        )
+    };
+    let file = directory.join("haproxy.cfg");
+    fs::write(&file, render(None)).with_context(|| format!("cannot write {}", file.display()))?;
+    let configuration = file.display().to_string();
     let program = program("haproxy")?;
-    let server = Server::start("haproxy", PROXY_CORE, address, &[&program, "-db", "-f", &configuration])?;
-    Ok(Proxy { name: "HAProxy", address, server })
+    let mode = if peers == Peers::Reloading { "-W" } else { "-db" };
+    let server = Server::start("haproxy", PROXY_CORE, http, &[&program, mode, "-f", &configuration])?;
+    let change = Change { file, render: Box::new(render), signal: Some(Signal::USR2) };
+    Ok(Proxy { name: "HAProxy", http, https, server, change })
 }
 
-fn directory(name: &str) -> Result<std::path::PathBuf> {
+fn directory(name: &str) -> Result<PathBuf> {
     let directory = paths::xtask_dir().join("bench").join(name);
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     Ok(directory)
@@ -200,5 +353,5 @@ fn directory(name: &str) -> Result<std::path::PathBuf> {
 fn program(name: &str) -> Result<String> {
     let path =
         paths::program(name).with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
-    Ok(Path::new(&path).display().to_string())
+    Ok(path.display().to_string())
 }

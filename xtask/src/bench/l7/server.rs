@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use ingress_tests::paths;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Where the client and the backend run.
 pub(super) const PEERS_CORE: &str = "0";
@@ -51,23 +52,62 @@ impl Server {
         Ok(server)
     }
 
-    /// CPU time of all its threads so far, from the scheduler's own nanosecond count (`/proc/PID/task/*/schedstat`).
-    /// It has one process (see `proxies`).
+    /// CPU time so far of all its threads and of its children's, from the scheduler's own nanosecond count
+    /// (`/proc/PID/task/*/schedstat`), and of children that have ended (`/proc/PID/stat`, in hundredths of a second).
     pub(super) fn cpu(&self) -> Result<Duration> {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(&tasks).with_context(|| format!("{} is gone", self.name))? {
-            let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            let on_cpu = stat.split(' ').next().context("schedstat is empty")?;
-            nanoseconds += on_cpu.parse::<u64>().context("schedstat holds no number")?;
+        let mut spent = ended_children(self.child.id()).with_context(|| format!("{} is gone", self.name))?;
+        for process in self.processes() {
+            // Workers come and go; who is gone just now is counted as ended the next time.
+            let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { continue };
+            for task in tasks.flatten() {
+                let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+                let on_cpu = stat.split(' ').next().context("schedstat is empty")?;
+                spent += Duration::from_nanos(on_cpu.parse().context("schedstat holds no number")?);
+            }
         }
-        Ok(Duration::from_nanos(nanoseconds))
+        Ok(spent)
     }
+
+    /// Memory that it has for itself now, in bytes (`RssAnon`).
+    pub(super) fn memory(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("RssAnon")?;
+        Ok(kib * 1024.0)
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process number")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Itself and its children.
+    fn processes(&self) -> Vec<u32> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        std::iter::once(id).chain(children.split(' ').filter_map(|child| child.trim().parse().ok())).collect()
+    }
+}
+
+/// CPU time of the children that a process has waited for: fields 16 and 17 of `/proc/PID/stat` (proc(5)).
+fn ended_children(id: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name may hold anything; behind its parenthesis is field 3.
+    let (_, fields) = stat.rsplit_once(") ").context("/proc/PID/stat")?;
+    let ticks: u64 = fields.split(' ').skip(13).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to do about either failure.
+        // Masters are asked, so that their workers end with them. It may have ended by itself; there is nothing to do
+        // about any failure.
+        for child in self.processes().into_iter().skip(1) {
+            if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
+                let _ended = kill_process(pid, Signal::KILL);
+            }
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }
