@@ -30,7 +30,8 @@ pub fn request(data: &[u8]) {
             assert_eq!(whole, Ok(Progress::Complete));
             assert_eq!((early.length, early.framing), (parsed.length, parsed.framing));
         }
-        Err(refusal) => assert_eq!(whole, Err(refusal)),
+        // Maybe for another reason: which one is seen first depends on how much is there.
+        Err(_) => assert!(whole.is_err()),
     }
     if whole != Ok(Progress::Complete) {
         return;
@@ -83,7 +84,8 @@ pub fn response(data: &[u8]) {
             assert_eq!(whole, Ok(Progress::Complete));
             assert_eq!((early.length, early.framing), (parsed.length, parsed.framing));
         }
-        Err(refusal) => assert_eq!(whole, Err(refusal)),
+        // Maybe for another reason: which one is seen first depends on how much is there.
+        Err(_) => assert!(whole.is_err()),
     }
     if whole != Ok(Progress::Complete) {
         return;
