@@ -18,6 +18,7 @@ mod receive;
 mod relay;
 pub mod request;
 pub mod response;
+mod splice;
 pub mod syntax;
 #[cfg(test)]
 mod timeout_tests;

@@ -34,6 +34,25 @@ impl Body {
         matches!(self, Body::Done)
     }
 
+    /// How many bytes may pass unseen: the framing does not depend on them.
+    pub(crate) fn unseen(&self) -> u64 {
+        match self {
+            Body::Length(left) => *left,
+            Body::UntilClose => u64::MAX,
+            Body::Done | Body::Chunked(_) => 0,
+        }
+    }
+
+    /// So many of them have passed.
+    pub(crate) fn passed(&mut self, count: usize) {
+        if let Body::Length(left) = self {
+            *left = left.saturating_sub(count as u64);
+            if *left == 0 {
+                *self = Body::Done;
+            }
+        }
+    }
+
     /// How many bytes at the start of `bytes` belong to this body; the rest belongs to what follows it.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         self.take_and(bytes, |_| {})

@@ -26,6 +26,7 @@ use super::link::Link;
 use super::request::ParsedRequest;
 use super::response::ParsedResponse;
 use super::slots::{Id, Slots};
+use super::splice::Pipes;
 use super::wheel::Wheel;
 
 /// What one read may bring, and the longest piece of a body that is in our hands at once.
@@ -71,6 +72,7 @@ pub(super) struct Core {
     pub(super) clients: Slots<Client>,
     pub(super) upstreams: Slots<Upstream>,
     pub(super) pool: Pool,
+    pub(super) pipes: Pipes,
     pub(super) wheel: Wheel,
     /// What was read last. Taken out while a request's head is being worked on.
     pub(super) scratch: Vec<u8>,
@@ -114,6 +116,7 @@ impl Core {
             clients: Slots::new(),
             upstreams: Slots::new(),
             pool: Pool::default(),
+            pipes: Pipes::default(),
             wheel: Wheel::new(),
             scratch: vec![0; SCRATCH],
             out: Vec::new(),

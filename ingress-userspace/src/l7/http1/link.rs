@@ -9,6 +9,8 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
+use super::splice::Pipe;
+
 /// What a read gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
@@ -28,7 +30,7 @@ pub(crate) struct Broken;
 
 /// One connection.
 pub(crate) struct Link {
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     tls: Option<Box<rustls::Connection>>,
     /// Whether a read may give something.
     readable: bool,
@@ -43,6 +45,8 @@ pub(crate) struct Link {
     finished: bool,
     unsent: Vec<u8>,
     unsent_from: usize,
+    /// What waits before `unsent`, of a body that is spliced.
+    pub(super) pipe: Option<Pipe>,
 }
 
 impl Link {
@@ -72,6 +76,7 @@ impl Link {
             finished: false,
             unsent: Vec::new(),
             unsent_from: 0,
+            pipe: None,
         }
     }
 
@@ -127,7 +132,9 @@ impl Link {
 
     /// Whether bytes wait for the kernel; as long as they do, nothing more should be read for this connection.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.unsent_from < self.unsent.len() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        self.unsent_from < self.unsent.len()
+            || self.pipe.is_some()
+            || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Reads what is there. `buffer` must not be empty.
@@ -136,13 +143,18 @@ impl Link {
             return Received::End;
         }
         let received = if self.tls.is_some() { self.receive_tls(buffer) } else { self.receive_plain(buffer) };
+        self.note(received);
+        received
+    }
+
+    /// Takes note of what a read gave.
+    pub(super) fn note(&mut self, received: Received) {
         match received {
             Received::Data(_) => self.connected = true,
             Received::End => self.ended = true,
             Received::Broken => self.dead = true,
-            Received::Nothing => {}
+            Received::Nothing => self.readable = false,
         }
-        received
     }
 
     fn receive_plain(&mut self, buffer: &mut [u8]) -> Received {
@@ -261,6 +273,7 @@ impl Link {
             self.readable = true;
             self.unsent = Vec::new();
             self.unsent_from = 0;
+            self.pipe = None;
         }
         sent
     }
@@ -271,7 +284,9 @@ impl Link {
             let sent = if tls.wants_write() { flush_tls(tls, &self.fd) } else { Ok(()) };
             return self.note_broken(sent);
         }
-        if self.unsent_from == self.unsent.len() {
+        // What is in the pipe came before what waits beside it.
+        self.flush_pipe()?;
+        if self.unsent_from == self.unsent.len() || self.pipe.is_some() {
             return Ok(());
         }
         match self.send_now(&self.unsent[self.unsent_from..], &[]) {
@@ -286,6 +301,19 @@ impl Link {
             }
             Err(broken) => self.note_broken(Err(broken)),
         }
+    }
+
+    fn flush_pipe(&mut self) -> Result<(), Broken> {
+        let drained = match &mut self.pipe {
+            Some(pipe) => pipe.drain(&self.fd),
+            None => return Ok(()),
+        };
+        match drained {
+            Ok(true) => self.pipe = None,
+            Ok(false) => {}
+            Err(broken) => return self.note_broken(Err(broken)),
+        }
+        Ok(())
     }
 
     /// Gives back memory that only a busy connection needs.

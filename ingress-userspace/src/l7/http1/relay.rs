@@ -12,6 +12,7 @@ use super::error::{BadAnswer, Refusal};
 use super::link::Received;
 use super::request::{Framing, Progress, Version};
 use super::slots::Id;
+use super::splice;
 use super::write::{self, Persistence};
 
 /// Interim answers (1xx) that one request may have.
@@ -58,6 +59,23 @@ impl Core {
             if !may_read {
                 return Some(Next::Yield);
             }
+            let unseen = exchange.upload.unseen();
+            if unseen >= splice::WORTH_IT
+                && let Some(moved) = upstream.link.splice_from(&mut client.link, unseen, &self.pipes)
+            {
+                match moved {
+                    Received::Data(count) => {
+                        exchange.upload.passed(count);
+                        exchange.streamed = true;
+                        exchange.account.received += count as u64;
+                        self.worker.stats.bytes_in.add(count as u64);
+                        self.wheel.set(&mut client.timer, client_token(id), self.timeouts.client);
+                        continue;
+                    }
+                    Received::Nothing => return None,
+                    Received::End | Received::Broken => return Some(Next::Close),
+                }
+            }
             let count = match client.link.receive(&mut self.scratch) {
                 Received::Data(count) => count,
                 Received::Nothing => return None,
@@ -93,6 +111,25 @@ impl Core {
             }
             if !may_read {
                 return Next::Yield;
+            }
+            if let Answering::Body(body) = &mut exchange.answering
+                && body.unseen() >= splice::WORTH_IT
+                && let Some(moved) = client.link.splice_from(&mut upstream.link, body.unseen(), &self.pipes)
+            {
+                match moved {
+                    Received::Data(count) => {
+                        body.passed(count);
+                        exchange.account.sent += count as u64;
+                        self.worker.stats.bytes_out.add(count as u64);
+                        self.wheel.set(&mut client.timer, client_token(id), self.timeouts.upstream);
+                        if body.is_done() {
+                            return self.finish(id, exchange);
+                        }
+                        continue;
+                    }
+                    Received::Nothing => return Next::Wait,
+                    Received::End | Received::Broken => return self.upstream_ended(id, exchange, false),
+                }
             }
             let before = upstream.pending.len();
             self.scratch[..before].copy_from_slice(&upstream.pending);
