@@ -99,7 +99,7 @@ fn costs(workload: &Workload, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
             let before = proxy.server.cpu()?;
             let done = workload.load.put(proxy, ROUND)?;
             let spent = proxy.server.cpu()?.saturating_sub(before);
-            costs[index].push(spent.as_secs_f64() * 1e6 / done);
+            costs[index].push(spent.as_secs_f64() * 1e6 / f64::from(done));
         }
     }
     step.done();

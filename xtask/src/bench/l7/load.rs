@@ -47,7 +47,7 @@ impl Load {
     }
 
     /// Puts it on a proxy and returns how many requests, handshakes or messages there were.
-    pub(super) fn put(self, proxy: &Proxy, duration: Duration) -> Result<f64> {
+    pub(super) fn put(self, proxy: &Proxy, duration: Duration) -> Result<u32> {
         let count = match self {
             Self::Get { path, connections, tls } => {
                 wrk(&url(proxy, tls, path), connections, duration, &["-H", &format!("Host: {HOST}")])
@@ -84,14 +84,14 @@ pub(super) fn on_peers_core(program: &str) -> Command {
     command
 }
 
-fn wrk(url: &str, connections: u32, duration: Duration, arguments: &[&str]) -> Result<f64> {
+fn wrk(url: &str, connections: u32, duration: Duration, arguments: &[&str]) -> Result<u32> {
     let mut wrk = on_peers_core("wrk");
     // wrk counts whole seconds.
     wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{}s", duration.as_secs().max(1))]);
     requests(&process::output(wrk.args(arguments).arg(url))?)
 }
 
-fn requests(wrk: &str) -> Result<f64> {
+fn requests(wrk: &str) -> Result<u32> {
     for bad in ["Socket errors", "Non-2xx"] {
         if let Some(line) = wrk.lines().find(|line| line.contains(bad)) {
             bail!("wrk reports: {}", line.trim());
@@ -101,15 +101,15 @@ fn requests(wrk: &str) -> Result<f64> {
 }
 
 /// The number before `words` in the first line that has them.
-fn count_before(text: &str, words: &str) -> Result<f64> {
+fn count_before(text: &str, words: &str) -> Result<u32> {
     let line = text.lines().find_map(|line| line.trim().split_once(words));
-    let count: Option<f64> = line.and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
+    let count: Option<u32> = line.and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
     let count = count.with_context(|| format!("no count in what the client said:\n{text}"))?;
-    ensure!(count > 0.0, "nothing was answered");
+    ensure!(count > 0, "nothing was answered");
     Ok(count)
 }
 
-fn handshakes(address: SocketAddr, resumed: bool, duration: Duration) -> Result<f64> {
+fn handshakes(address: SocketAddr, resumed: bool, duration: Duration) -> Result<u32> {
     let (kind, version) = if resumed { ("-reuse", "-tls1_2") } else { ("-new", "-tls1_3") };
     let mut client = on_peers_core("openssl");
     client.args(["s_time", kind, version, "-connect", &address.to_string()]);
@@ -119,7 +119,7 @@ fn handshakes(address: SocketAddr, resumed: bool, duration: Duration) -> Result<
     count_before(&said, " connections in ")
 }
 
-fn http2(proxy: &Proxy, connections: u32, streams: u32, duration: Duration) -> Result<f64> {
+fn http2(proxy: &Proxy, connections: u32, streams: u32, duration: Duration) -> Result<u32> {
     let mut h2load = on_peers_core("h2load");
     h2load.args(["-t1", &format!("-c{connections}"), &format!("-m{streams}")]);
     h2load.args([&format!("-D{}", duration.as_secs().max(1)), "-H", &format!(":authority: {HOST}")]);
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn reads_what_the_clients_say() {
         let good = "Running 2s test\n  1 threads and 64 connections\n  91234 requests in 2.00s, 20MB read\n";
-        assert_eq!(requests(good).unwrap(), 91_234.0);
+        assert_eq!(requests(good).unwrap(), 91_234);
         for bad in
             ["  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 7\n"]
         {
@@ -172,9 +172,9 @@ mod tests {
         }
         assert!(requests("").is_err());
         let s_time = "tttt\n\n512 connections in 0.21s; 2438.10 connections/user sec, bytes read 0\n512 connections in 2 real seconds\n";
-        assert_eq!(count_before(s_time, " connections in ").unwrap(), 512.0);
+        assert_eq!(count_before(s_time, " connections in ").unwrap(), 512);
         let h2load =
             "requests: 900 total, 960 started, 900 done, 900 succeeded, 0 failed, 0 errored, 0 timeout\n";
-        assert_eq!(count_before(h2load, " succeeded").unwrap(), 900.0);
+        assert_eq!(count_before(h2load, " succeeded").unwrap(), 900);
     }
 }

@@ -48,7 +48,7 @@ struct Change {
 impl Proxy {
     /// Adds or removes a host; returns before it is live.
     pub(super) fn change(&self, number: usize) -> Result<()> {
-        let text = (self.change.render)((number % 2 == 0).then_some(number));
+        let text = (self.change.render)(number.is_multiple_of(2).then_some(number));
         // Renamed into place, so that nobody reads half of it.
         let next = self.change.file.with_extension("next");
         fs::write(&next, text).and_then(|()| fs::rename(&next, &self.change.file))?;
@@ -85,7 +85,7 @@ pub(super) fn backend() -> Result<Backend> {
            location /1m {{ default_type text/plain; }}
            location /upload/ {{ dav_methods PUT; }} }}"
     );
-    let (server, _) = nginx("backend", PEERS_CORE, http, Peers::Still, text)?;
+    let (server, _) = nginx("backend", PEERS_CORE, http, Peers::Still, &text)?;
     Ok(Backend { http, websocket: websocket::serve()?, _server: server })
 }
 
@@ -243,7 +243,7 @@ fn nginx_proxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<P
         let host = changed_host(more);
         format!("{fixed}server {{ listen {http}; server_name {host}; location / {{ {pass} }} }}\n")
     };
-    let (server, file) = nginx("nginx", PROXY_CORE, http, peers, render(None))?;
+    let (server, file) = nginx("nginx", PROXY_CORE, http, peers, &render(None))?;
     let whole = Box::new(move |more| nginx_configuration("nginx", peers, &render(more)).unwrap_or_default());
     let change = Change { file, render: whole, signal: Some(Signal::HUP) };
     Ok(Proxy { name: "nginx", http, https, server, change })
@@ -267,11 +267,11 @@ fn nginx(
     core: &str,
     address: SocketAddr,
     peers: Peers,
-    http: String,
+    http: &str,
 ) -> Result<(Server, PathBuf)> {
     let directory = directory(name)?;
     let file = directory.join("nginx.conf");
-    fs::write(&file, nginx_configuration(name, peers, &http)?)
+    fs::write(&file, nginx_configuration(name, peers, http)?)
         .with_context(|| format!("cannot write {}", file.display()))?;
     let [configuration, prefix] = [&file, &directory].map(|path| path.display().to_string());
     let program = program("nginx")?;

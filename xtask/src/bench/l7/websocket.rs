@@ -54,13 +54,13 @@ fn echo(mut stream: TcpStream) -> Result<()> {
 }
 
 /// Runs messages over `connections` for that long and returns how many came back.
-pub(super) fn load(proxy: SocketAddr, connections: usize, duration: Duration) -> Result<f64> {
-    let client = thread::spawn(move || -> Result<f64> {
+pub(super) fn load(proxy: SocketAddr, connections: usize, duration: Duration) -> Result<u32> {
+    let client = thread::spawn(move || -> Result<u32> {
         on_peers_core()?;
         let mut streams: Vec<_> = (0..connections).map(|_| open(proxy)).collect::<Result<_>>()?;
         let message = [CLIENT_HEAD.as_slice(), &[b'x'; PAYLOAD]].concat();
         let mut answer = [0; SERVER_HEAD.len() + PAYLOAD];
-        let (end, mut count) = (Instant::now() + duration, 0.0);
+        let (end, mut count) = (Instant::now() + duration, 0);
         while Instant::now() < end {
             for stream in &mut streams {
                 stream.write_all(&message)?;
@@ -68,7 +68,7 @@ pub(super) fn load(proxy: SocketAddr, connections: usize, duration: Duration) ->
             for stream in &mut streams {
                 stream.read_exact(&mut answer)?;
                 ensure!(answer[..2] == SERVER_HEAD, "another message came back");
-                count += 1.0;
+                count += 1;
             }
         }
         Ok(count)
