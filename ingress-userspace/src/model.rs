@@ -10,6 +10,7 @@ mod own_status;
 mod problem;
 mod route;
 mod shared;
+mod upstream;
 mod vip;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use route::{
     SslRedirect, Target,
 };
 pub use shared::Shared;
+pub use upstream::{BackendTls, Balance, HashPart, TlsVersions, Upstream, VerifyBackend};
 pub use vip::Vip;
 
 /// One consistent view of the cluster. Never changed once made; a change makes a new one that shares the parts that

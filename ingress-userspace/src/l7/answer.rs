@@ -58,6 +58,12 @@ impl Answer {
     /// 504: the backend took too long to accept the connection or to answer.
     pub const BACKEND_TIMEOUT: Self = Self::new(504, "the backend did not answer in time");
 
+    /// 501: WebSocket needs HTTP/1.1 to the backend.
+    pub const NO_WEBSOCKET: Self =
+        Self::new(501, "the backend of this rule is asked by HTTP/2, which has no upgrades");
+    /// 505: the backend speaks gRPC, whose messages do not fit into HTTP/1.1.
+    pub const NEEDS_HTTP2: Self = Self::new(505, "the backend of this rule is asked by HTTP/2 only (gRPC)");
+
     /// The reason phrase of the status line.
     pub fn phrase(&self) -> &'static str {
         http::StatusCode::from_u16(self.status)

@@ -220,7 +220,7 @@ impl Drop for Stream {
 
 /// Runs hyper's tasks on this thread.
 #[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+pub(in crate::l7) struct LocalExecutor;
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {

@@ -13,6 +13,7 @@ use crate::model::{self, Cluster, ClusterId, ObjectRef, Route, RouteTable, Snaps
 use super::router::{RouteEntry, Router};
 use super::stats::{IngressSlot, MAX_INGRESSES};
 use super::tls::Certificates;
+use super::upstream::transport::Transports;
 
 /// A cluster's number: stable over snapshots, dense, so that workers keep their state in plain arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,19 +73,20 @@ impl Live {
 pub struct Compiler {
     clusters: HashMap<ClusterId, ClusterKey>,
     ingresses: HashMap<ObjectRef, IngressSlot>,
+    transports: Transports,
 }
 
 impl Compiler {
     /// Compiles. What did not change since `previous` is shared with it.
     pub fn compile(&mut self, snapshot: &Snapshot, previous: &Live) -> Live {
-        let Self { clusters, ingresses } = self;
+        let Self { clusters, ingresses, transports } = self;
         let mut compile =
             |table: &model::Shared<RouteTable>, source: &model::Shared<RouteTable>, old: &Arc<Router>| {
                 // Most changes are changes of endpoints: nothing to look at then.
                 if table.is(source) {
                     return Arc::clone(old);
                 }
-                Arc::new(Router::compile(table, old, |route| entry(clusters, ingresses, route)))
+                Arc::new(Router::compile(table, old, |route| entry(clusters, ingresses, transports, route)))
             };
         let (routes, vip_routes) = &previous.source;
         let router = compile(&snapshot.routes, routes, &previous.router);
@@ -123,6 +125,7 @@ impl Compiler {
 fn entry(
     clusters: &mut HashMap<ClusterId, ClusterKey>,
     ingresses: &mut HashMap<ObjectRef, IngressSlot>,
+    transports: &mut Transports,
     route: &Arc<Route>,
 ) -> RouteEntry {
     let cluster = match &route.target {
@@ -146,7 +149,21 @@ fn entry(
         Target::Cluster(id) => format!("{}-{}-{}", id.namespace, id.service, id.port).into(),
         Target::Missing => Box::default(),
     };
-    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name }
+    let transport = match (&route.filters.upstream, &route.target) {
+        (Some(upstream), Target::Cluster(id)) => {
+            transports.of(upstream, &format!("{}.{}.svc", id.service, id.namespace))
+        }
+        _ => Ok(None),
+    };
+    // `translate` has checked what it is made of.
+    let (cluster, transport) = match transport {
+        Ok(transport) => (cluster, transport),
+        Err(error) => {
+            tracing::error!(ingress = %route.ingress, %error, "TLS to this backend is not possible; its requests get 503");
+            (None, None)
+        }
+    };
+    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name, transport }
 }
 
 /// The hand-over of generations to the workers.

@@ -13,6 +13,7 @@ use crate::model::{HostPattern, HostRoutes, Route, RouteTable};
 use super::ClusterKey;
 use super::stats::IngressSlot;
 use super::tls::client_auth::Policy;
+use super::upstream::transport::Transport;
 use paths::PathTable;
 
 /// One rule's destination.
@@ -26,6 +27,8 @@ pub struct RouteEntry {
     pub ingress: IngressSlot,
     /// `namespace-service-port`, as ingress-nginx names upstreams in its logs.
     pub upstream_name: Box<str>,
+    /// How its endpoints are spoken to; `None`: by plain HTTP/1.1.
+    pub transport: Option<Arc<Transport>>,
 }
 
 /// What a look-up found.

@@ -7,6 +7,7 @@ mod http;
 mod http2;
 mod lifecycle;
 mod tls;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -3,3 +3,4 @@
 pub(super) mod connection;
 pub mod hyper;
 pub(super) mod pool;
+pub mod transport;

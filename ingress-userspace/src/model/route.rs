@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{ClientAuth, ClusterId, Forwarding, ObjectRef};
+use super::{ClientAuth, ClusterId, Forwarding, ObjectRef, Upstream};
 
 /// `spec.rules[].host`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +97,8 @@ pub struct Filters {
     pub upstream_vhost: Option<Arc<str>>,
     /// `proxy-*-timeout`, `proxy-next-upstream*`: read by the engines while a request is with its backend.
     pub forwarding: Forwarding,
+    /// `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`. `None`: as everywhere.
+    pub upstream: Option<Arc<Upstream>>,
 }
 
 /// An answer that leads elsewhere.

@@ -9,6 +9,7 @@ mod no_effect;
 mod redirect;
 mod source_range;
 mod ssl_redirect;
+mod upstream;
 mod upstream_vhost;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,9 @@ pub(super) use body_size::DEFAULT as DEFAULT_BODY_LIMIT;
 
 use super::class::Owned;
 use super::problems::Problems;
-use crate::model::{ClientAuth, Filters, Forwarding, ObjectRef, Reason, Redirect, SourceRange, Target};
+use crate::model::{
+    ClientAuth, Filters, Forwarding, ObjectRef, Reason, Redirect, SourceRange, Target, Upstream,
+};
 use crate::source::Objects;
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
@@ -45,6 +48,7 @@ pub(super) struct Annotations {
     source_range: Option<Arc<SourceRange>>,
     upstream_vhost: Option<Arc<str>>,
     forwarding: Forwarding,
+    upstream: Option<Arc<Upstream>>,
     /// Where `/` of its hosts leads.
     pub(super) app_root: Option<Arc<str>>,
 }
@@ -104,6 +108,8 @@ impl Annotations {
         let body_limit = body_size::read(&mut reader);
         let forwarding = forwarding::read(&mut reader);
         no_effect::read(&mut reader);
+        let upstream = upstream::read(&mut reader, objects);
+        locked |= upstream.is_err();
         let redirect = redirect::read(&mut reader);
         let upstream_vhost = upstream_vhost::read(&mut reader);
         let app_root = app_root::read(&mut reader);
@@ -129,6 +135,7 @@ impl Annotations {
             source_range,
             upstream_vhost,
             forwarding,
+            upstream: upstream.ok().flatten(),
             app_root,
         })
     }
@@ -148,6 +155,7 @@ impl Annotations {
             source_range: self.source_range.clone(),
             upstream_vhost: self.upstream_vhost.clone(),
             forwarding: self.forwarding,
+            upstream: self.upstream.clone(),
         }
     }
 }

@@ -76,7 +76,7 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
 /// Reads and checks `tls.crt` and `tls.key`.
-fn pair(secret: &Secret) -> Result<Pair, Wrong> {
+pub(super) fn pair(secret: &Secret) -> Result<Pair, Wrong> {
     if secret.type_.as_deref() != Some(TYPE) {
         return Err(Wrong {
             field: "type",

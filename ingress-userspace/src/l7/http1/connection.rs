@@ -3,12 +3,14 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::access_log::{Finished, Notes, UpstreamPart};
 use super::super::balance::{ClusterState, InFlight};
 use super::super::head::ConnectionInfo;
 use super::super::stats::IngressSlot;
+use super::super::upstream::transport::Transport;
 use super::body::Body;
 use super::link::Link;
 use super::request::Version;
@@ -78,6 +80,8 @@ pub(super) struct Exchange {
     pub(super) upgrade: bool,
     pub(super) ingress: IngressSlot,
     pub(super) cluster: Option<Rc<ClusterState>>,
+    /// How endpoints are spoken to.
+    pub(super) transport: Option<Arc<Transport>>,
     pub(super) in_flight: Option<InFlight>,
     /// Endpoints that did not take the connection.
     pub(super) tried: Vec<SocketAddr>,
@@ -161,6 +165,7 @@ impl Exchange {
             upgrade: false,
             ingress: IngressSlot::OTHER,
             cluster: None,
+            transport: None,
             in_flight: None,
             tried: Vec::new(),
             upstream: None,

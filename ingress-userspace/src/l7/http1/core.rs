@@ -188,8 +188,8 @@ impl Core {
             },
             // An unused connection has nothing to say: it was closed, or its endpoint is out of step.
             None if upstream.link.is_readable() => {
-                let address = upstream.address;
-                self.pool.forget(address, id);
+                let key = upstream.key;
+                self.pool.forget(key, id);
                 self.upstreams.remove(id);
             }
             _ => {}
@@ -398,8 +398,8 @@ impl Core {
             if entry.0 & KIND == UPSTREAM {
                 let Some(upstream) = self.upstreams.get_mut(id) else { continue };
                 if self.wheel.is_due(&mut upstream.timer, entry) && upstream.client.is_none() {
-                    let address = upstream.address;
-                    self.pool.forget(address, id);
+                    let key = upstream.key;
+                    self.pool.forget(key, id);
                     self.upstreams.remove(id);
                 }
             } else if let Some(client) = self.clients.get_mut(id)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::answer::Answer;
 use super::super::upstream::connection::Upstream;
+use super::super::upstream::transport::Transport;
 use super::body::Body;
 use super::connection::{Answering, Exchange};
 use super::core::{Core, Next, client_token};
@@ -32,7 +33,8 @@ impl Core {
             exchange.account.asked = if first { exchange.account.started } else { Some(Instant::now()) };
             let made = match pooled {
                 Some(upstream) => Ok(upstream),
-                None => Upstream::connect(address, id).and_then(|upstream| self.add_upstream(upstream)),
+                None => Upstream::connect(address, exchange.transport.as_ref(), id)
+                    .and_then(|upstream| self.add_upstream(upstream)),
             };
             let sent = made.map(|upstream| {
                 exchange.upstream = Some(upstream);
@@ -77,7 +79,8 @@ impl Core {
     /// A pooled connection to the endpoint that was picked, if a usable one is there.
     fn take_pooled(&mut self, id: Id, exchange: &Exchange) -> Option<Id> {
         let address = exchange.in_flight.as_ref()?.address();
-        while let Some(upstream_id) = self.pool.take(address) {
+        let key = (address, Transport::id(exchange.transport.as_ref()));
+        while let Some(upstream_id) = self.pool.take(key) {
             let Some(upstream) = self.upstreams.get_mut(upstream_id) else { continue };
             // A request that cannot be sent twice is worth a look whether the endpoint closed just now.
             if upstream.link.is_hung_up() || (!exchange.is_idempotent && !upstream.link.is_quiet()) {

@@ -90,7 +90,7 @@ impl Core {
         upstream.client = None;
         upstream.link.relax();
         self.wheel.set(&mut upstream.timer, upstream_token(id), self.timeouts.pool);
-        if let Some(oldest) = self.pool.put(upstream.address, id, self.config.pool_size) {
+        if let Some(oldest) = self.pool.put(upstream.key, id, self.config.pool_size) {
             self.upstreams.remove(oldest);
         }
     }

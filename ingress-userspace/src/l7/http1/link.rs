@@ -52,22 +52,22 @@ pub(crate) struct Link {
 impl Link {
     /// Wraps a connected, non-blocking socket from which something may be read.
     pub(crate) fn accepted(fd: OwnedFd, tls: Option<rustls::Connection>) -> Link {
-        let mut link = Link::connecting(fd);
+        let mut link = Link::connecting(fd, tls);
         link.connected = true;
         link.readable = true;
-        link.tls = tls.map(|mut tls| {
+        link
+    }
+
+    /// Wraps a non-blocking socket whose connection is being made; `tls` shakes hands once it stands.
+    pub(crate) fn connecting(fd: OwnedFd, tls: Option<rustls::Connection>) -> Link {
+        let tls = tls.map(|mut tls| {
             // What may wait is limited by the exchange, which reads no more while something waits.
             tls.set_buffer_limit(None);
             Box::new(tls)
         });
-        link
-    }
-
-    /// Wraps a non-blocking socket whose connection is being made.
-    pub(crate) fn connecting(fd: OwnedFd) -> Link {
         Link {
             fd,
-            tls: None,
+            tls,
             readable: false,
             hangup: false,
             dead: false,
@@ -87,6 +87,7 @@ impl Link {
         self.hangup |= broken || flags.contains(EventFlags::RDHUP);
         self.readable |= self.hangup || flags.contains(EventFlags::IN);
         let connected = !self.connected && !broken && flags.contains(EventFlags::OUT);
+        // The handshake's first message leaves with the next flush.
         self.connected |= connected;
         self.readable || self.hangup || connected || self.has_unsent()
     }
@@ -108,8 +109,14 @@ impl Link {
         self.readable && !self.ended
     }
 
+    /// Whether the peer has taken the connection, its TLS handshake included: before that it has seen nothing.
     pub(crate) fn is_connected(&self) -> bool {
-        self.connected
+        self.connected && !self.is_handshaking()
+    }
+
+    /// A TLS handshake is under way, or will be.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
     /// The peer closed at least its sending direction.
@@ -134,7 +141,7 @@ impl Link {
     pub(crate) fn has_unsent(&self) -> bool {
         self.unsent_from < self.unsent.len()
             || self.pipe.is_some()
-            || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+            || self.tls.as_ref().is_some_and(|tls| tls.wants_write() || tls.is_handshaking())
     }
 
     /// Reads what is there. `buffer` must not be empty.

@@ -165,7 +165,13 @@ impl Core {
         };
         let is_head = head.method == "HEAD";
         let live = self.worker.live();
-        match decide(&live, &head) {
+        let decision = match decide(&live, &head) {
+            Decision::Forward { route, .. } if route.transport.as_ref().is_some_and(|to| to.http2) => {
+                Decision::Answer { answer: Answer::NEEDS_HTTP2, ingress: route.ingress }
+            }
+            decision => decision,
+        };
+        match decision {
             Decision::Answer { answer, ingress } => {
                 // A client that waits for 100 may send the body or not: nobody knows where its next request begins.
                 let close = !parsed.keep_alive
@@ -193,6 +199,7 @@ impl Core {
                 exchange.keep_alive = parsed.keep_alive;
                 exchange.upgrade = parsed.upgrade.is_some();
                 exchange.ingress = route.ingress;
+                exchange.transport.clone_from(&route.transport);
                 exchange.cluster = Some(self.worker.balancer.cluster(backend));
                 exchange.account.started = Some(Instant::now());
                 exchange.account.received = (parsed.length + taken) as u64;

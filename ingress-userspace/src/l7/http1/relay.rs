@@ -131,6 +131,7 @@ impl Core {
                     Received::End | Received::Broken => return self.upstream_ended(id, exchange, false),
                 }
             }
+            let handshaking = upstream.link.is_handshaking();
             let before = upstream.pending.len();
             self.scratch[..before].copy_from_slice(&upstream.pending);
             match upstream.link.receive(&mut self.scratch[before..]) {
@@ -144,6 +145,8 @@ impl Core {
                         return next;
                     }
                 }
+                // The handshake is done: the request's body may go on.
+                Received::Nothing if handshaking && !upstream.link.is_handshaking() => return Next::Again,
                 Received::Nothing => return Next::Wait,
                 Received::End | Received::Broken => return self.upstream_ended(id, exchange, before > 0),
             }

@@ -2,7 +2,6 @@
 //! that belong to them.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use crate::l7::balance::InFlight;
 use crate::l7::stats::Stats;
 use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{Pool, Sender};
+use crate::l7::upstream::pool::PoolKey;
 
 /// Who moves a request body, and when it last moved.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub enum ResponseBody {
 pub struct Streamed {
     pub(super) body: Incoming,
     /// Taken when the body has ended.
-    pub(super) connection: Option<(SocketAddr, Sender, Rc<Pool>)>,
+    pub(super) connection: Option<(PoolKey, Sender, Rc<Pool>)>,
     pub(super) stats: Arc<Stats>,
     /// Set while we wait for the endpoint.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
@@ -167,8 +167,8 @@ impl Streamed {
 
     /// The response is complete: its connection may serve the next request.
     pub(super) fn finish(&mut self) {
-        if let Some((address, sender, pool)) = self.connection.take() {
-            pool.give_back(address, sender);
+        if let Some((key, sender, pool)) = self.connection.take() {
+            pool.give_back(key, sender);
         }
     }
 }

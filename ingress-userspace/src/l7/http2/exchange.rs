@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
@@ -28,6 +28,8 @@ use crate::l7::head::{ConnectionInfo, HeadEdits};
 use crate::l7::stats::IngressSlot;
 use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{ConnectError, Sender};
+use crate::l7::upstream::pool::PoolKey;
+use crate::l7::upstream::transport::Transport;
 
 /// Answers one request.
 pub(super) async fn exchange(
@@ -41,6 +43,9 @@ pub(super) async fn exchange(
     let planned = handshake.map_err(|answer| (IngressSlot::OTHER, answer)).and_then(|handshake| {
         let mut plan = plan(http2, connection, &parts)?;
         if let Some(handshake) = &handshake {
+            if plan.head.version == Version::HTTP_2 {
+                return Err((plan.ingress, Answer::NO_WEBSOCKET));
+            }
             handshake.ask(&mut plan.head.headers);
         }
         Ok((plan, handshake))
@@ -60,6 +65,7 @@ pub(super) async fn exchange(
 struct Plan {
     cluster: Rc<ClusterState>,
     ingress: IngressSlot,
+    transport: Option<Arc<Transport>>,
     head: Parts,
     /// What `head` was made with, to make it again.
     id: RequestId,
@@ -73,10 +79,12 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
         Decision::Answer { answer, ingress } => Err((ingress, answer)),
         Decision::Forward { route, backend, edits } => {
             let id = http2.worker.request_id();
-            let head =
-                target.upstream(parts, connection, &id, &edits).map_err(|answer| (route.ingress, answer))?;
+            let transport = route.transport.clone();
+            let head = target
+                .upstream(parts, connection, &id, &edits, transport.as_deref())
+                .map_err(|answer| (route.ingress, answer))?;
             let cluster = http2.worker.balancer.cluster(backend);
-            Ok(Plan { cluster, ingress: route.ingress, head, id, edits })
+            Ok(Plan { cluster, ingress: route.ingress, transport, head, id, edits })
         }
     }
 }
@@ -106,10 +114,11 @@ async fn forward(
     let mut request = Request::from_parts(plan.head, body);
     let mut tried = Vec::new();
     loop {
-        let (picked, mut sender, reused) = reach(http2, &plan.cluster, &mut tried).await?;
+        let (picked, mut sender, reused) =
+            reach(http2, &plan.cluster, plan.transport.as_ref(), &mut tried).await?;
         progress.last.set(Instant::now());
         let outcome = {
-            let sent = pin!(sender.try_send_request(request));
+            let sent = pin!(sender.send(request));
             in_time(sent, &progress).await
         };
         let mut error = match outcome {
@@ -123,14 +132,23 @@ async fn forward(
                 let handshake = handshake.ok_or(Answer::BACKEND_INVALID)?;
                 return handshake.complete(response, picked, stream, Arc::clone(&http2.worker.stats));
             }
-            Some(Ok(response)) => return Ok(passed_on(http2, response, picked, sender, stream)),
+            Some(Ok(response)) => {
+                let key = (picked.address(), Transport::id(plan.transport.as_ref()));
+                return Ok(passed_on(http2, response, picked, (key, sender), stream));
+            }
             Some(Err(error)) => error,
         };
         // On a connection that was used before, the endpoint's end of it may have been on its way already.
         request = match error.take_message() {
             Some(request) if reused => request,
             None if reused && replayable && broke_off(error.error()) => {
-                let head = head::target(parts)?.upstream(parts, connection, &plan.id, &plan.edits)?;
+                let head = head::target(parts)?.upstream(
+                    parts,
+                    connection,
+                    &plan.id,
+                    &plan.edits,
+                    plan.transport.as_deref(),
+                )?;
                 Request::from_parts(head, RequestBody::Empty)
             }
             _ => {
@@ -148,16 +166,17 @@ async fn forward(
 async fn reach(
     http2: &Rc<Http2>,
     cluster: &ClusterState,
+    transport: Option<&Arc<Transport>>,
     tried: &mut Vec<SocketAddr>,
 ) -> Result<(InFlight, Sender, bool), Answer> {
     let stats = &http2.worker.stats;
     let mut failure = if tried.is_empty() { Answer::NO_ENDPOINTS } else { Answer::CONNECT_FAILED };
     while let Some(picked) = cluster.pick(tried) {
         let address = picked.address();
-        if let Some(sender) = http2.pool.take(address) {
+        if let Some(sender) = http2.pool.take(address, transport) {
             return Ok((picked, sender, true));
         }
-        match http2.pool.connect(address).await {
+        match http2.pool.connect(address, transport, timeouts::CONNECT).await {
             Ok(sender) => {
                 stats.connected.add(1);
                 return Ok((picked, sender, false));
@@ -167,7 +186,9 @@ async fn reach(
                 stats.connect_failed.add(1);
                 failure = match error {
                     ConnectError::Timeout => Answer::BACKEND_TIMEOUT,
-                    ConnectError::Io(_) | ConnectError::Http(_) => Answer::CONNECT_FAILED,
+                    ConnectError::Io(_) | ConnectError::Http(_) | ConnectError::Tls(_) => {
+                        Answer::CONNECT_FAILED
+                    }
                 };
                 tried.push(address);
             }
@@ -204,14 +225,14 @@ fn passed_on(
     http2: &Rc<Http2>,
     response: Response<Incoming>,
     picked: InFlight,
-    sender: Sender,
+    (key, sender): (PoolKey, Sender),
     stream: Stream,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     forwarded::apply_to_response(&mut parts.headers);
     let mut streamed = Box::new(Streamed {
         body,
-        connection: Some((picked.address(), sender, Rc::clone(&http2.pool))),
+        connection: Some((key, sender, Rc::clone(&http2.pool))),
         stats: Arc::clone(&http2.worker.stats),
         timer: None,
         _in_flight: picked,

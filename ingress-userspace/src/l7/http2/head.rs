@@ -3,14 +3,15 @@
 
 use std::borrow::Cow;
 
-use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
 use crate::l7::answer::Answer;
 use crate::l7::forwarded::{self, RequestId};
 use crate::l7::head::{ConnectionInfo, HeadEdits, RequestHead, normalise_path, parse_authority};
+use crate::l7::upstream::transport::Transport;
 
 /// A request's target, checked and in normal form.
 #[derive(Debug)]
@@ -77,10 +78,17 @@ impl<'p> Target<'p> {
         connection: &ConnectionInfo,
         id: &RequestId,
         edits: &HeadEdits,
+        transport: Option<&Transport>,
     ) -> Result<Parts, Answer> {
         let mut headers = parts.headers.clone();
         forwarded::apply_to_request(&mut headers, connection, self.authority, id);
-        join_cookies(&mut headers);
+        let http2 = transport.filter(|transport| transport.http2);
+        if http2.is_none() {
+            join_cookies(&mut headers);
+        } else if parts.headers.get(TE).is_some_and(|te| te == "trailers") {
+            // gRPC asks for it, and by HTTP/2 trailers do go on to the next hop.
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
         let mut host = self.authority;
         let mut path = self.path.as_ref();
         if let Some(edits) = edits.get() {
@@ -98,13 +106,24 @@ impl<'p> Target<'p> {
             host = edits.host.as_deref().unwrap_or(host);
             path = edits.path.as_deref().unwrap_or(path);
         }
-        let host = HeaderValue::from_str(host).map_err(|_| Answer::bad_request("the host is not valid"))?;
-        headers.insert(HOST, host);
-
         let mut upstream = http::Request::new(()).into_parts().0;
         upstream.method = parts.method.clone();
-        upstream.uri = Uri::from(path_and_query(parts, path)?);
-        upstream.version = Version::HTTP_11;
+        let target = path_and_query(parts, path)?;
+        if let Some(transport) = http2 {
+            let mut uri = uri::Parts::default();
+            uri.scheme = Some(if transport.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
+            uri.authority = Some(host.parse().map_err(|_| Answer::bad_request("the host is not valid"))?);
+            uri.path_and_query = Some(target);
+            headers.remove(HOST);
+            upstream.uri = Uri::from_parts(uri).map_err(|_| Answer::bad_request("the path is not valid"))?;
+            upstream.version = Version::HTTP_2;
+        } else {
+            let host =
+                HeaderValue::from_str(host).map_err(|_| Answer::bad_request("the host is not valid"))?;
+            headers.insert(HOST, host);
+            upstream.uri = Uri::from(target);
+            upstream.version = Version::HTTP_11;
+        }
         upstream.headers = headers;
         Ok(upstream)
     }
@@ -153,7 +172,7 @@ mod tests {
             ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
         let parts = parts(uri, headers);
         let target = target(&parts).unwrap();
-        target.upstream(&parts, &connection, &RequestIds::new().make(), edits).unwrap()
+        target.upstream(&parts, &connection, &RequestIds::new().make(), edits, None).unwrap()
     }
 
     #[test]

@@ -21,6 +21,7 @@ fn entry(route: &Arc<Route>) -> RouteEntry {
         route: Arc::clone(route),
         cluster: None,
         ingress: IngressSlot::OTHER,
+        transport: None,
         upstream_name: Box::default(),
     }
 }

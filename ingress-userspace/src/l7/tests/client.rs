@@ -33,6 +33,11 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
     }
 
+    /// The connection itself, to write while an answer is read.
+    pub(super) fn writer(&self) -> TcpStream {
+        self.0.get_ref().try_clone().unwrap()
+    }
+
     pub(super) fn get(&mut self, host: &str, path: &str) -> Response {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         self.response().expect("a response")
