@@ -4,7 +4,9 @@
 
 pub mod build;
 mod foreign;
+mod fragments;
 mod gue;
+mod icmp;
 mod malformed;
 mod neighbours;
 mod tcp;
@@ -14,8 +16,8 @@ mod walk;
 
 use ingress_common::{
     abi::{
-        ABI_VERSION, Addr, Be16, Config, Ip4, Ip6, Mac, Node, NodeIndex, SLOT_PAGE_LEN, Slot, Uplink, Vip,
-        VipId, VipKey4, VipKey6,
+        ABI_VERSION, Addr, Be16, Config, Fragment, Ip4, Ip6, Mac, Node, NodeIndex, SLOT_PAGE_LEN, Slot,
+        Uplink, Vip, VipId, VipKey4, VipKey6,
     },
     hash::{FlowHash, FlowKey},
     steer::{
@@ -79,6 +81,8 @@ pub struct Case {
     pub out: Vec<u8>,
     /// The node that the flow table remembers for the client's flow afterwards.
     pub remembers: Option<NodeIndex>,
+    /// Where packets in pieces go afterwards, as far as the world did not know it before; sorted.
+    pub pieces_at: Option<Vec<NodeIndex>>,
 }
 
 impl Case {
@@ -95,6 +99,7 @@ impl Case {
             reason,
             ifindex: 0,
             remembers: None,
+            pieces_at: None,
         }
     }
 
@@ -129,6 +134,17 @@ impl Case {
         self
     }
 
+    /// It is known where other pieces of the packet go: to these.
+    fn with_pieces_at(mut self, nodes: &[NodeIndex]) -> Self {
+        self.pieces_at = Some(nodes.to_vec());
+        self
+    }
+
+    /// Where packets in pieces must be known to go afterwards.
+    pub fn expected_pieces(&self) -> Vec<NodeIndex> {
+        self.pieces_at.clone().unwrap_or_else(|| pieces(self.world.fragments.borrow().values()))
+    }
+
     /// Something in the world is different.
     fn when(mut self, change: impl FnOnce(&mut Memory)) -> Self {
         change(&mut self.world);
@@ -148,6 +164,13 @@ impl Case {
     }
 }
 
+/// Where packets in pieces go, sorted.
+pub fn pieces<'a>(fragments: impl IntoIterator<Item = &'a Fragment>) -> Vec<NodeIndex> {
+    let mut nodes: Vec<_> = fragments.into_iter().map(|fragment| fragment.node).collect();
+    nodes.sort();
+    nodes
+}
+
 /// All cases of all files.
 pub fn cases() -> Vec<Case> {
     [
@@ -159,6 +182,8 @@ pub fn cases() -> Vec<Case> {
         foreign::cases(),
         gue::cases(),
         too_big::cases(),
+        icmp::cases(),
+        fragments::cases(),
     ]
     .into_iter()
     .flatten()
@@ -281,6 +306,7 @@ mod tests {
         assert!(cases.len() > 40, "only {} cases", cases.len());
         for case in cases {
             let mut packet = case.packet.clone();
+            let expected = case.expected_pieces();
             let verdict = front(&mut packet, &case.world, UPLINK);
             assert_eq!(verdict.reason, case.reason, "{}", case.name);
             assert_eq!(verdict.action, case.action, "{}", case.name);
@@ -289,6 +315,7 @@ mod tests {
                 assert_eq!(packet, case.out, "{}", case.name);
             }
             assert_eq!(case.remembered(&case.world.flows), case.remembers, "{}", case.name);
+            assert_eq!(pieces(case.world.fragments.borrow().values()), expected, "{}", case.name);
         }
     }
 

@@ -23,8 +23,10 @@
 
 mod arp;
 mod detour;
+mod fragment;
 mod gue;
 mod hand_over;
+mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod ndp;
@@ -35,20 +37,22 @@ mod tcp;
 mod too_big;
 
 pub use detour::detour;
+pub use fragment::fragment;
 pub use gue::encapsulate;
+pub use icmp::{ECHO_BURST_NS, ECHO_COST_NS, icmp};
 pub use reason::Reason;
 pub use slot::{Question, choose};
 pub use tables::Tables;
-pub use tcp::{Segment, Tuple};
+pub use tcp::{Quote, Segment, Tuple};
 pub use too_big::too_big;
 
 use crate::abi::{ABI_VERSION, Config, Errand, Mac, NodeIndex, VipId};
 use crate::packet::eth::{Link, ethertype};
-use crate::packet::icmp;
+use crate::packet::icmp as icmp_header;
 use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::{Ipv6Hdr, next_header, skip_extensions};
 use crate::packet::udp::{self, GUE_PORT, UdpHdr};
-use crate::packet::{Packet, Resize, tcp as tcp_header};
+use crate::packet::{Packet, Resize, ndp as ndp_header, tcp as tcp_header};
 
 /// Highest hop limit of a packet that a peer has handed over.
 pub const HOP_STEERED: u8 = 32;
@@ -70,6 +74,10 @@ pub enum Action {
     Encapsulate,
     /// Not decided yet: [`detour`] does it.
     Detour,
+    /// Not decided yet: [`icmp`] does it.
+    Icmp,
+    /// Not decided yet: [`fragment`] does it.
+    Fragment,
     /// Does not fit into the tunnel of [`Verdict::node`]: [`too_big`] answers.
     TooBig,
 }
@@ -91,9 +99,10 @@ pub struct Verdict {
     pub node: NodeIndex,
     /// The packet opens a flow.
     pub new_flow: bool,
-    /// For [`Action::Encapsulate`]: 16 bits that differ from flow to flow. Wider than that, so that the two 16-bit fields are a pair:
-    /// compilers write two at once, which the verifier wants aligned.
-    pub entropy: u32,
+    /// For [`Action::Encapsulate`]: 16 bits that differ from flow to flow. For [`Action::Icmp`] and [`Action::Fragment`]: 1 if the
+    /// packet came through a tunnel. Wider than that, so that the two 16-bit fields are a pair: compilers write two at once,
+    /// which the verifier wants aligned.
+    pub detail: u32,
 }
 
 impl Verdict {
@@ -107,7 +116,7 @@ impl Verdict {
             vip: VipId::NONE,
             node: NodeIndex::NONE,
             new_flow: false,
-            entropy: 0,
+            detail: 0,
         }
     }
 
@@ -124,11 +133,17 @@ pub fn front<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex:
     if verdict.action == Action::Detour {
         verdict = detour(packet, tables, ifindex);
     }
+    if verdict.action == Action::Icmp {
+        verdict = icmp(packet, tables, ifindex, verdict.detail != 0);
+    }
+    if verdict.action == Action::Fragment {
+        verdict = fragment(packet, tables, ifindex, verdict.detail != 0);
+    }
     if verdict.action == Action::Encapsulate {
         verdict = encapsulate(packet, tables, ifindex, verdict);
     }
     if verdict.action == Action::TooBig {
-        verdict = too_big(packet, tables, Errand { node: verdict.node, vip: verdict.vip.0 });
+        verdict = too_big(packet, tables, Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
     }
     verdict
 }
@@ -170,7 +185,11 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
     }
     let l4 = link.l3 + size_of::<Ipv6Hdr>();
     if ip.next == next_header::ICMPV6 {
-        return ndp::answer(packet, tables, ifindex, link, l4);
+        return match packet.at::<u8>(l4) {
+            Some(&ndp_header::SOLICITATION) => ndp::answer(packet, tables, ifindex, link, l4),
+            Some(&kind) if icmp::is_followed6(kind) => Verdict::DETOUR,
+            _ => Verdict::NOT_OURS,
+        };
     }
     let end = l4 + usize::from(ip.payload_len.get());
     let (src, dst, hop_limit) = (ip.src, ip.dst, ip.hop_limit);
@@ -186,7 +205,7 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
 #[inline(always)]
 fn not_tcp<P: Packet + ?Sized>(packet: &P, proto: u8, is_fragment: bool, l4: usize) -> Verdict {
     let is_rare = is_fragment
-        || proto == icmp::PROTO
+        || proto == icmp_header::PROTO
         || proto == udp::PROTO && packet.at::<UdpHdr>(l4).is_some_and(|udp| { udp.dst } == GUE_PORT);
     if is_rare { Verdict::DETOUR } else { Verdict::NOT_OURS }
 }

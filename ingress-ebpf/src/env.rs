@@ -17,12 +17,17 @@ use aya_ebpf::{
 };
 use ingress_common::{
     abi::{
-        Addr, Be32, Config, Count, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey, SLOT_PAGE_LEN,
-        SLOT_PAGES, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6,
+        Addr, Be16, Be32, Config, Count, FlowSet, Fragment, FragmentKey, Ip4, Ip6, Mac, Node, NodeIndex,
+        PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
     },
     hash::FlowHash,
-    packet::{Packet, Resize, View, ipv4::Ipv4Hdr, ipv6::Ipv6Hdr, tcp::TcpHdr},
-    steer::{Question, Segment, Tables, Tuple, Verdict, charge, choose},
+    packet::{
+        Packet, Resize, View,
+        ipv4::Ipv4Hdr,
+        ipv6::Ipv6Hdr,
+        tcp::{Ports, TcpHdr},
+    },
+    steer::{ECHO_BURST_NS, ECHO_COST_NS, Question, Quote, Segment, Tables, Tuple, Verdict, charge, choose},
 };
 
 use crate::maps;
@@ -168,32 +173,82 @@ fn find_socket<H: View>(
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_socket4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    find_socket::<Ipv4Hdr>(ctx, l3, l4, |ip, tcp| {
-        // SAFETY: plain integers.
-        let mut key: SocketKey = unsafe { mem::zeroed() };
-        // SAFETY: writes to a union of plain integers.
-        let ipv4 = unsafe { &mut key.0.__bindgen_anon_1.ipv4 };
-        (ipv4.saddr, ipv4.daddr) = (ip.src.raw(), ip.dst.raw());
-        (ipv4.sport, ipv4.dport) = (tcp.src.raw(), tcp.dst.raw());
-        let size = size_of_val(ipv4);
-        (key, size)
-    })
+    find_socket::<Ipv4Hdr>(ctx, l3, l4, |ip, tcp| key4(ip.src, ip.dst, tcp.src, tcp.dst))
+}
+
+#[inline(always)]
+fn key4(src: Ip4, dst: Ip4, src_port: Be16, dst_port: Be16) -> (SocketKey, usize) {
+    // SAFETY: plain integers.
+    let mut key: SocketKey = unsafe { mem::zeroed() };
+    // SAFETY: writes to a union of plain integers.
+    let ipv4 = unsafe { &mut key.0.__bindgen_anon_1.ipv4 };
+    (ipv4.saddr, ipv4.daddr) = (src.raw(), dst.raw());
+    (ipv4.sport, ipv4.dport) = (src_port.raw(), dst_port.raw());
+    let size = size_of_val(ipv4);
+    (key, size)
 }
 
 /// As [`find_socket4`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_socket6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    find_socket::<Ipv6Hdr>(ctx, l3, l4, |ip, tcp| {
-        // SAFETY: plain integers.
-        let mut key: SocketKey = unsafe { mem::zeroed() };
-        // SAFETY: writes to a union of plain integers.
-        let ipv6 = unsafe { &mut key.0.__bindgen_anon_1.ipv6 };
-        (ipv6.saddr, ipv6.daddr) = ({ ip.src }.0.map(Be32::raw), { ip.dst }.0.map(Be32::raw));
-        (ipv6.sport, ipv6.dport) = (tcp.src.raw(), tcp.dst.raw());
-        let size = size_of_val(ipv6);
-        (key, size)
-    })
+    find_socket::<Ipv6Hdr>(ctx, l3, l4, |ip, tcp| key6(ip.src, ip.dst, tcp.src, tcp.dst))
+}
+
+#[inline(always)]
+fn key6(src: Ip6, dst: Ip6, src_port: Be16, dst_port: Be16) -> (SocketKey, usize) {
+    // SAFETY: plain integers.
+    let mut key: SocketKey = unsafe { mem::zeroed() };
+    // SAFETY: writes to a union of plain integers.
+    let ipv6 = unsafe { &mut key.0.__bindgen_anon_1.ipv6 };
+    (ipv6.saddr, ipv6.daddr) = (src.0.map(Be32::raw), dst.0.map(Be32::raw));
+    (ipv6.sport, ipv6.dport) = (src_port.raw(), dst_port.raw());
+    let size = size_of_val(ipv6);
+    (key, size)
+}
+
+/// Whether there is a connection for the packet that an ICMP error quotes, with its IP header at `l3` and its ports at `l4`: one
+/// that this node has sent, so that its source is our end.
+#[inline(always)]
+fn find_quoted<H: View>(
+    ctx: *mut xdp_md,
+    l3: u32,
+    l4: u32,
+    key: impl Fn(&H, &Ports) -> (SocketKey, usize),
+) -> u32 {
+    let frame = Frame::new(&XdpContext::new(ctx));
+    // Bounds that the verifier understands.
+    let (l3, l4) = ((l3 & 0xff) as usize, (l4 & 0x3ff) as usize);
+    let (Some(ip), Some(ports)) = (frame.pointer::<H>(l3), frame.pointer::<Ports>(l4)) else {
+        return NOTHING;
+    };
+    // SAFETY: both lie inside the frame, as just checked; headers have no alignment.
+    let (mut key, size) = unsafe { key(&*ip, &*ports) };
+    // SAFETY: `key` has at least `size` bytes; the kernel only reads them.
+    let socket: *mut bpf_sock =
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut key.0, size as u32, CURRENT_NETNS, NO_FLAGS) };
+    if socket.is_null() {
+        return NOTHING;
+    }
+    // SAFETY: not null, and valid until it is released.
+    let listens = unsafe { (*socket).state } == LISTEN;
+    // SAFETY: looked up above, released once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    if listens { LISTENER } else { CONNECTION }
+}
+
+/// [`find_quoted`] as a global function, as [`find_socket4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_quoted4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
+    find_quoted::<Ipv4Hdr>(ctx, l3, l4, |ip, ports| key4(ip.dst, ip.src, ports.dst, ports.src))
+}
+
+/// As [`find_quoted4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_quoted6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
+    find_quoted::<Ipv6Hdr>(ctx, l3, l4, |ip, ports| key6(ip.dst, ip.src, ports.dst, ports.src))
 }
 
 impl Tables for Kernel {
@@ -301,8 +356,42 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn is_quoted4(&self, _tuple: &Tuple<Ip4>, quote: &Quote) -> bool {
+        find_quoted4(self.ctx, quote.l3 as u32, quote.l4 as u32) == CONNECTION
+    }
+
+    #[inline(always)]
+    fn is_quoted6(&self, _tuple: &Tuple<Ip6>, quote: &Quote) -> bool {
+        find_quoted6(self.ctx, quote.l3 as u32, quote.l4 as u32) == CONNECTION
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        // SAFETY: as in `vip4`.
+        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, fragment: Fragment) {
+        // When it fails, pieces are dropped, counted, and sent again.
+        let _ = maps::FRAGMENTS.insert(key, fragment, NO_FLAGS);
+    }
+
+    #[inline(always)]
+    fn take_echo(&self) -> bool {
+        self.take(maps::ECHO_BUDGET.get_ptr_mut(0), ECHO_COST_NS, ECHO_BURST_NS)
+    }
+
+    #[inline(always)]
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {
-        let Some(budget) = maps::WALK_BUDGET.get_ptr_mut(0) else { return true };
+        self.take(maps::WALK_BUDGET.get_ptr_mut(0), cost_ns, burst_ns)
+    }
+}
+
+impl Kernel {
+    #[inline(always)]
+    fn take(&self, budget: Option<*mut WalkBudget>, cost_ns: u64, burst_ns: u64) -> bool {
+        let Some(budget) = budget else { return true };
         // SAFETY: this CPU's own value; programs are not interrupted by themselves on one CPU.
         let paid_until = unsafe { &mut (*budget).paid_until_ns };
         let Some(paid) = charge(*paid_until, self.now_ns(), cost_ns, burst_ns) else { return false };

@@ -14,9 +14,9 @@ mod maps;
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use ingress_common::{
-    abi::{Config, DETOUR, Errand, TOO_BIG},
+    abi::{Config, DETOUR, Errand, FRAGMENT, ICMP, NodeIndex, TOO_BIG, VipId},
     packet::Packet as _,
-    steer::{Action, Reason, Tables as _, Verdict, detour, encapsulate, steer, too_big},
+    steer::{Action, Reason, Tables as _, Verdict, detour, encapsulate, fragment, icmp, steer, too_big},
 };
 
 /// Entry point on each uplink.
@@ -43,6 +43,35 @@ fn xdp_detour(ctx: XdpContext) -> u32 {
     if verdict.reason == Reason::NotOurs {
         return xdp_action::XDP_PASS;
     }
+    if matches!(verdict.action, Action::Icmp | Action::Fragment) {
+        send_on(Errand { in_tunnel: verdict.detail, ..NO_ERRAND });
+        let program = if verdict.action == Action::Icmp { ICMP } else { FRAGMENT };
+        // SAFETY: as in the front.
+        unsafe { maps::PROGRAMS.tail_call(&ctx, program) };
+        return xdp_action::XDP_PASS;
+    }
+    finish(&ctx, &mut frame, verdict)
+}
+
+/// Called by the detour for ICMP to a VIP's address.
+#[xdp]
+fn xdp_icmp(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let verdict = icmp(&mut frame, &env::kernel(&ctx), ifindex(&ctx), came_in_tunnel());
+    if verdict.reason == Reason::NotOurs {
+        return xdp_action::XDP_PASS;
+    }
+    finish(&ctx, &mut frame, verdict)
+}
+
+/// Called by the detour for pieces of packets to a VIP's address.
+#[xdp]
+fn xdp_fragment(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let verdict = fragment(&mut frame, &env::kernel(&ctx), ifindex(&ctx), came_in_tunnel());
+    if verdict.reason == Reason::NotOurs {
+        return xdp_action::XDP_PASS;
+    }
     finish(&ctx, &mut frame, verdict)
 }
 
@@ -54,6 +83,23 @@ fn xdp_too_big(ctx: XdpContext) -> u32 {
     let Some(errand) = maps::ERRAND.get(0) else { return xdp_action::XDP_DROP };
     let verdict = too_big(&mut frame, &env::kernel(&ctx), *errand);
     act(&ctx, &verdict, bytes)
+}
+
+/// Says nothing.
+const NO_ERRAND: Errand = Errand { node: NodeIndex::NONE, vip: 0, in_tunnel: 0 };
+
+/// Tells the program that is called next.
+#[inline(always)]
+fn send_on(errand: Errand) {
+    if let Some(place) = maps::ERRAND.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        unsafe { *place = errand };
+    }
+}
+
+#[inline(always)]
+fn came_in_tunnel() -> bool {
+    maps::ERRAND.get(0).is_some_and(|errand| errand.in_tunnel != 0)
 }
 
 #[inline(always)]
@@ -71,10 +117,7 @@ fn finish(ctx: &XdpContext, frame: &mut env::Frame, verdict: Verdict) -> u32 {
     }
     let verdict = encapsulate(frame, &env::kernel(ctx), ifindex(ctx), verdict);
     if verdict.action == Action::TooBig {
-        if let Some(errand) = maps::ERRAND.get_ptr_mut(0) {
-            // SAFETY: this CPU's own value.
-            unsafe { *errand = Errand { node: verdict.node, vip: verdict.vip.0 } };
-        }
+        send_on(Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
         // SAFETY: as above.
         unsafe { maps::PROGRAMS.tail_call(ctx, TOO_BIG) };
         return xdp_action::XDP_DROP;
@@ -89,22 +132,27 @@ fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
     if maps::BPF_LOG.load() != 0
         && env::kernel(ctx).config().is_some_and(|config| config.flags & Config::LOG != 0)
     {
-        log(ctx, verdict);
+        log(ctx, verdict.reason, verdict.vip, verdict.node, verdict.new_flow);
     }
     match verdict.action {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Transmit => xdp_action::XDP_TX,
         // SAFETY: takes two integers; a wrong interface index makes the kernel drop the packet.
         Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0).cast_unsigned() as u32 },
-        Action::Drop | Action::Encapsulate | Action::Detour | Action::TooBig => xdp_action::XDP_DROP,
+        Action::Drop
+        | Action::Encapsulate
+        | Action::Detour
+        | Action::Icmp
+        | Action::Fragment
+        | Action::TooBig => xdp_action::XDP_DROP,
     }
 }
 
-/// Tells the daemon's log. Only in programs loaded with logging on: the verifier removes it from all others.
+/// Tells the daemon's log. Only in programs loaded with logging on: the verifier removes it from all others. By value: a
+/// verdict whose address goes anywhere would have to live on the stack, on every path.
 #[inline(never)]
-fn log(ctx: &XdpContext, verdict: &Verdict) {
-    let (reason, vip, node) = (verdict.reason.name(), verdict.vip.0, verdict.node.0);
-    info!(ctx, "{} vip={} node={} new={}", reason, vip, node, u8::from(verdict.new_flow));
+fn log(ctx: &XdpContext, reason: Reason, vip: VipId, node: NodeIndex, new_flow: bool) {
+    info!(ctx, "{} vip={} node={} new={}", reason.name(), vip.0, node.0, u8::from(new_flow));
 }
 
 #[panic_handler]

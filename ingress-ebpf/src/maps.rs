@@ -6,13 +6,14 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use ingress_common::abi::{
-    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Ip4, Ip6, MAX_ADDRS, MAX_NODES,
-    MAX_PEERS, MAX_TUNNEL_ENDS, MAX_VIPS, Node, Peer, PeerKey, REASON_SLOTS, SLOT_PAGES, SLOT_TABLES,
-    SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
+    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Fragment, FragmentKey, Ip4, Ip6,
+    MAX_ADDRS, MAX_FRAGMENTS, MAX_NODES, MAX_PEERS, MAX_TUNNEL_ENDS, MAX_VIPS, Node, Peer, PeerKey,
+    REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
+    WalkBudget,
 };
 
 const FLOW_SETS: usize = DEFAULT_MAX_FLOWS as usize / FLOW_WAYS;
@@ -56,6 +57,11 @@ pub(crate) static VIP_COUNTERS: PerCpuArray<Count, { MAX_VIPS as usize }> = PerC
 pub(crate) static NODE_COUNTERS: PerCpuArray<Count, { MAX_NODES as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static WALK_BUDGET: PerCpuArray<WalkBudget, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static ECHO_BUDGET: PerCpuArray<WalkBudget, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> =
+    LruHashMap::new();
 
 /// Logging through aya-log: off (0) unless the daemon overrides it before loading. Read-only, so that the verifier
 /// removes what it guards.

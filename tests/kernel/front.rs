@@ -10,8 +10,8 @@ use aya::{
 };
 use ingress_common::{
     abi::{
-        self, Config, FlowSet, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, Tunnel,
-        TunnelEnd, TunnelEndKey, WalkBudget,
+        self, Config, FlowSet, Fragment, FragmentKey, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES,
+        SlotPage, Tunnel, TunnelEnd, TunnelEndKey, WalkBudget,
     },
     steer::{
         Reason,
@@ -82,6 +82,9 @@ impl Front {
             let key = PeerKey { mac: *mac, reserved: 0 };
             self.put(abi::PEERS, &key, &Peer { node: *node, reserved: 0 })?;
         }
+        for (key, value) in world.fragments.borrow().iter() {
+            self.put(abi::FRAGMENTS, key, value)?;
+        }
         for (addr, &node) in &world.tunnel_ends {
             self.put(abi::TUNNEL_ENDS, &TunnelEndKey(*addr), &TunnelEnd { node, reserved: 0 })?;
         }
@@ -105,10 +108,8 @@ impl Front {
                 pages.set((table * SLOT_PAGES + page_number) as u32, page, 0)?;
             }
         }
-        let budget = WalkBudget { paid_until_ns: world.walk_paid_until_ns.get() };
-        let mut budgets: PerCpuArray<_, WalkBudget> =
-            self.ebpf.map_mut(abi::WALK_BUDGET).context("no walk budget")?.try_into()?;
-        budgets.set(0, PerCpuValues::try_from(vec![budget; nr_cpus().map_err(|(_, error)| error)?])?, 0)?;
+        self.budget(abi::WALK_BUDGET, world.walk_paid_until_ns.get())?;
+        self.budget(abi::ECHO_BUDGET, world.echo_paid_until_ns.get())?;
         self.array::<u64>(abi::HEARTBEAT)?.set(0, world.heartbeat_ns, 0)?;
         self.array::<Config>(abi::CONFIG)?.set(0, world.config, 0)?;
         Ok(())
@@ -120,8 +121,23 @@ impl Front {
         self.empty::<abi::VipKey6, abi::Vip>(abi::VIPS6)?;
         self.empty::<abi::Ip4, abi::Addr>(abi::ADDRS4)?;
         self.empty::<abi::Ip6, abi::Addr>(abi::ADDRS6)?;
+        self.empty::<FragmentKey, Fragment>(abi::FRAGMENTS)?;
         self.empty::<TunnelEndKey, TunnelEnd>(abi::TUNNEL_ENDS)?;
         self.empty::<PeerKey, Peer>(abi::PEERS)
+    }
+
+    fn budget(&mut self, name: &str, paid_until_ns: u64) -> Result<()> {
+        let budget = WalkBudget { paid_until_ns };
+        let mut budgets: PerCpuArray<_, WalkBudget> =
+            self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))?.try_into()?;
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        Ok(budgets.set(0, PerCpuValues::try_from(vec![budget; cpus])?, 0)?)
+    }
+
+    /// What is remembered of packets in pieces.
+    pub(crate) fn fragments(&mut self) -> Result<Vec<Fragment>> {
+        let map = self.hash::<FragmentKey, Fragment>(abi::FRAGMENTS)?;
+        map.iter().map(|entry| Ok(entry?.1)).collect()
     }
 
     fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {

@@ -45,13 +45,18 @@ fn run(front: &mut Front, case: &Case) -> Result<()> {
         Action::Drop => XDP_DROP,
         Action::Transmit => XDP_TX,
         Action::Redirect => XDP_REDIRECT,
-        Action::Encapsulate | Action::Detour | Action::TooBig => bail!("no case ends half way"),
+        Action::Encapsulate | Action::Detour | Action::Icmp | Action::Fragment | Action::TooBig => {
+            bail!("no case ends half way")
+        }
     };
     ensure!(ran.code == code, "verdict {}, not {code}", ran.code);
     if case.action != Action::Drop {
         ensure!(ran.packet == case.out, "packet\n{:02x?}\nnot\n{:02x?}", ran.packet, case.out);
     }
     let remembers = case.remembered(&front.flows(packets::FLOW_SETS)?);
+    let pieces = packets::pieces(&front.fragments()?);
+    let expected = case.expected_pieces();
+    ensure!(pieces == expected, "pieces go to {pieces:?}, not {expected:?}");
     ensure!(remembers == case.remembers, "remembers {remembers:?}, not {:?}", case.remembers);
     Ok(())
 }

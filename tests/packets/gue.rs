@@ -58,7 +58,7 @@ fn mapped(addr: [u8; 4]) -> ingress_common::abi::Ip6 {
 }
 
 /// Outer source port of the client's flow.
-fn port4() -> u16 {
+pub(super) fn port4() -> u16 {
     0xc000 | entropy4()
 }
 
@@ -120,8 +120,18 @@ fn udp(port: u16, payload: &[u8]) -> UdpHdr {
 }
 
 /// What goes to the peer over IPv4.
-fn sent4(inner: &Segment, entropy_port: u16) -> Vec<u8> {
-    outer4((OWN_MAC, ROUTER_MAC), (OWN_ADDR, PEER_ADDR), entropy_port, &inner.bytes())
+pub(super) fn sent4(inner: &Segment, entropy_port: u16) -> Vec<u8> {
+    sent4_bytes(&inner.bytes(), entropy_port)
+}
+
+/// `inner`, a frame, as it goes to the peer over IPv4.
+pub(super) fn sent4_bytes(inner: &[u8], entropy_port: u16) -> Vec<u8> {
+    outer4((OWN_MAC, ROUTER_MAC), (OWN_ADDR, PEER_ADDR), entropy_port, inner)
+}
+
+/// The same for the client's IPv6 flow over IPv6.
+pub(super) fn sent6_bytes(inner: &[u8]) -> Vec<u8> {
+    outer6((OWN_MAC, ROUTER_MAC), (OWN_ADDR6, PEER_ADDR6), entropy6(), inner)
 }
 
 fn sent6(inner: &Segment, entropy: u16) -> Vec<u8> {
@@ -129,12 +139,17 @@ fn sent6(inner: &Segment, entropy: u16) -> Vec<u8> {
 }
 
 /// What the peer sends over IPv4.
-fn came4(inner: &Segment) -> Vec<u8> {
+pub(super) fn came4(inner: &Segment) -> Vec<u8> {
     outer4((ROUTER_MAC, OWN_MAC), (PEER_ADDR, OWN_ADDR), 50_000, &inner.bytes())
 }
 
 fn came6(inner: &Segment) -> Vec<u8> {
-    outer6((ROUTER_MAC, OWN_MAC), (PEER_ADDR6, OWN_ADDR6), 77, &inner.bytes())
+    outer_came6(&inner.bytes())
+}
+
+/// `inner`, a frame, as the peer sends it over IPv6.
+pub(super) fn outer_came6(inner: &[u8]) -> Vec<u8> {
+    outer6((ROUTER_MAC, OWN_MAC), (PEER_ADDR6, OWN_ADDR6), 77, inner)
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -170,7 +185,7 @@ fn sending() -> Vec<Case> {
             .redirects(Reason::ForwardNew, sent4(&v4(SYN).hops(HOP_STEERED), port4())),
         Case::new("gue: tags stay in front", tagged(v4(SYN)))
             .when(routed(ROUTED))
-            .transmits(Reason::ForwardNew, with_tag(&sent4(&v4(SYN).hops(HOP_STEERED), port4()))),
+            .transmits(Reason::ForwardNew, tagged_bytes(&sent4(&v4(SYN).hops(HOP_STEERED), port4()))),
         Case::new("gue: a full packet just fits", sized(1500 - 28))
             .when(routed(ROUTED))
             .when(remembered(ROUTED))
@@ -183,7 +198,7 @@ fn sending() -> Vec<Case> {
     ]
 }
 
-fn entropy4() -> u16 {
+pub(super) fn entropy4() -> u16 {
     flows()[0].entropy()
 }
 
@@ -193,7 +208,8 @@ fn tagged(segment: Segment) -> Segment {
     segment.with(|segment| segment.tags = TAG.to_vec())
 }
 
-fn with_tag(frame: &[u8]) -> Vec<u8> {
+/// The frame with a tag.
+pub(super) fn tagged_bytes(frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &TAG, &frame[12..]].concat()
 }
 
@@ -222,7 +238,7 @@ fn receiving() -> Vec<Case> {
         Case::new("gue: under way, on to a peer on the link", came4(&from_peer(v4(ACK)).hops(HOP_WALK - 1)))
             .when(routed(ROUTED))
             .transmits(Reason::ForwardWalk, to_near(v4(ACK), HOP_WALK - 2)),
-        Case::new("gue: a tag stays in front", with_tag(&came4(&from_peer(v4(SYN)))))
+        Case::new("gue: a tag stays in front", tagged_bytes(&came4(&from_peer(v4(SYN)))))
             .when(routed(ROUTED))
             .opens(Reason::LocalNew, tagged(from_peer(v4(SYN)))),
         Case::new("gue: not for a VIP, dropped", came4(&from_peer(v4(SYN)).with(|s| s.dst_port = 22)))

@@ -1,4 +1,4 @@
-//! Packets that say something wrong about themselves, or that say it in an unusual way: options, extension headers, fragments.
+//! Packets that say something wrong about themselves, or that say it in an unusual way: options, extension headers.
 
 use ingress_common::steer::{HOP_STEERED, Reason};
 
@@ -56,9 +56,6 @@ pub(super) fn cases() -> Vec<Case> {
             "an IPv6 extension header with the upper layer in question passes",
             with_options(v6(SYN), 51, &[6; 8]),
         ),
-        Case::new("an IPv6 fragment passes", with_options(v6(SYN), 44, &[6, 0, 0, 1, 0, 0, 0, 7])),
-        Case::new("the first IPv4 fragment passes", v4(SYN).with(|segment| segment.fragment = 0x2000)),
-        Case::new("a later IPv4 fragment passes", v4(SYN).with(|segment| segment.fragment = 0x00b9)),
         Case::new("an IPv4 header length of 4 words passes", patched(&v4(SYN), 14, 0x44)),
         Case::new("an IPv4 header length behind the end passes", patched(&v4(SYN), 14, 0x4f)),
         Case::new("an IPv4 version of 6 passes", patched(&v4(SYN), 14, 0x65)),

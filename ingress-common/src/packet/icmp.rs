@@ -25,7 +25,7 @@ pub mod v4 {
 
 /// `ICMPv6` types.
 pub mod v6 {
-    /// Destination unreachable.
+    /// Destination unreachable: the first type that is an error about a packet.
     pub const UNREACHABLE: u8 = 1;
     /// Packet too big. The next hop's MTU is in the rest of the header.
     pub const TOO_BIG: u8 = 2;

@@ -33,6 +33,8 @@ pub struct Ipv4Hdr {
 
 /// "More fragments" flag and fragment offset.
 const FRAGMENT: Be16 = Be16::new(0x3fff);
+/// Fragment offset.
+const OFFSET: Be16 = Be16::new(0x1fff);
 
 impl Ipv4Hdr {
     /// Header length in bytes with options; `None` if this is not an IPv4 header.
@@ -46,6 +48,12 @@ impl Ipv4Hdr {
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
         self.fragment.raw() & FRAGMENT.raw() != 0
+    }
+
+    /// Whether the packet is a piece that is not the first.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment.raw() & OFFSET.raw() != 0
     }
 
     /// Sets the header checksum anew; for headers without options.

@@ -61,6 +61,28 @@ pub struct ExtensionHdr {
     pub len: u8,
 }
 
+/// Fragment header.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C, packed)]
+pub struct FragmentHdr {
+    /// See [`next_header`].
+    pub next: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset, two reserved bits, and "more fragments".
+    pub offset: Be16,
+    /// Identification.
+    pub id: Be32,
+}
+
+impl FragmentHdr {
+    /// Whether the packet is a piece that is not the first.
+    #[inline(always)]
+    pub fn is_later(&self) -> bool {
+        self.offset.raw() & const { Be16::new(0xfff8).raw() } != 0
+    }
+}
+
 /// The protocol behind the extension headers that are allowed in front of TCP, and its offset. At most
 /// [`MAX_EXTENSIONS`] are skipped; whatever else comes is given back as it is.
 #[inline(always)]

@@ -31,6 +31,16 @@ pub struct TcpHdr {
     pub urgent: Be16,
 }
 
+/// The beginning of a TCP header: what the quote in an ICMP error has of it at least.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C, packed)]
+pub struct Ports {
+    /// Source port.
+    pub src: Be16,
+    /// Destination port.
+    pub dst: Be16,
+}
+
 impl TcpHdr {
     /// Header length in bytes with options; less than 20 in a broken packet.
     #[inline(always)]

@@ -1,11 +1,11 @@
-//! The road of what is rare: packets that come through a tunnel, pieces of packets, ICMP. In the kernel a program of its own,
-//! which the front calls for [`Action::Detour`].
+//! The road of what is rare: packets that come through a tunnel lose their outer headers here; pieces of packets and ICMP are
+//! told apart for `fragment` and `icmp`. In the kernel a program of its own, which the front calls for [`Action::Detour`].
 
 use crate::abi::Config;
 use crate::packet::eth::{Link, ethertype};
 use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::{Ipv6Hdr, next_header, skip_extensions};
-use crate::packet::{Packet, Resize, tcp as tcp_header};
+use crate::packet::{Packet, Resize, icmp as icmp_header, tcp as tcp_header};
 
 use super::{Action, Reason, Tables, Verdict, gue, ready, tcp};
 
@@ -50,7 +50,18 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(
     let end = link.l3 + usize::from(ip.total_len.get());
     let at = tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl, in_tunnel };
     let (src, dst) = (ip.src, ip.dst);
-    if ip.proto != tcp_header::PROTO || ip.is_fragment() {
+    if ip.is_fragment() {
+        // Other pieces for a VIP's address are for its node's own kernel, as unfragmented ones are.
+        return if ip.proto == tcp_header::PROTO && tables.addr4(dst).is_some() {
+            Verdict { action: Action::Fragment, detail: u32::from(in_tunnel), ..Verdict::DETOUR }
+        } else {
+            Verdict::NOT_OURS
+        };
+    }
+    if ip.proto == icmp_header::PROTO && tables.addr4(dst).is_some() {
+        return Verdict { action: Action::Icmp, detail: u32::from(in_tunnel), ..Verdict::DETOUR };
+    }
+    if ip.proto != tcp_header::PROTO {
         return Verdict::NOT_OURS;
     }
     tcp::steer::<tcp::V4, P, T>(packet, tables, link, at, src, dst)
@@ -71,7 +82,17 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(
     let l4 = link.l3 + size_of::<Ipv6Hdr>();
     let end = l4 + usize::from(ip.payload_len.get());
     let (src, dst, hop_limit) = (ip.src, ip.dst, ip.hop_limit);
+    if ip.next == next_header::ICMPV6 {
+        return if tables.addr6(dst).is_some() {
+            Verdict { action: Action::Icmp, detail: u32::from(in_tunnel), ..Verdict::DETOUR }
+        } else {
+            Verdict::NOT_OURS
+        };
+    }
     let Some((next, l4)) = skip_extensions(packet, ip.next, l4) else { return Verdict::NOT_OURS };
+    if next == next_header::FRAGMENT && tables.addr6(dst).is_some() {
+        return Verdict { action: Action::Fragment, detail: u32::from(in_tunnel), ..Verdict::DETOUR };
+    }
     if next != next_header::TCP {
         return Verdict::NOT_OURS;
     }

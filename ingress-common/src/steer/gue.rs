@@ -39,7 +39,7 @@ pub fn encapsulate<P: Resize + ?Sized, T: Tables>(
     if inner.len + tunnel.overhead() > usize::from(tunnel.mtu) {
         return Verdict { action: Action::TooBig, ..verdict };
     }
-    if wrap(packet, node, tunnel, &link, &inner, verdict.entropy as u16).is_none() {
+    if wrap(packet, node, tunnel, &link, &inner, verdict.detail as u16).is_none() {
         return lost;
     }
     if node.ifindex == ifindex {

@@ -2,7 +2,7 @@
 //! or of the BPF object (feature `memory`).
 extern crate std;
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use std::{
     collections::{HashMap, HashSet},
     vec,
@@ -10,13 +10,13 @@ use std::{
 };
 
 use crate::abi::{
-    Addr, Config, FlowSet, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES, SLOTS_LEN, Slot, Tunnel,
-    TunnelEndKey, Vip, VipKey4, VipKey6,
+    Addr, Config, FlowSet, Fragment, FragmentKey, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES,
+    SLOTS_LEN, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
 
-use super::{Segment, Tables, Tuple};
+use super::{ECHO_BURST_NS, ECHO_COST_NS, Quote, Segment, Tables, Tuple};
 use crate::packet::{Packet, Resize, View};
 
 /// The `FLOWS` map: as small as one likes, so that flows push each other out.
@@ -108,6 +108,10 @@ pub struct Memory {
     pub listens: bool,
     /// `WALK_BUDGET`.
     pub walk_paid_until_ns: Cell<u64>,
+    /// `ECHO_BUDGET`.
+    pub echo_paid_until_ns: Cell<u64>,
+    /// `FRAGMENTS`, without a limit.
+    pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
 }
 
 impl Memory {
@@ -136,7 +140,19 @@ impl Memory {
             sockets6: HashSet::new(),
             listens: true,
             walk_paid_until_ns: Cell::new(0),
+            echo_paid_until_ns: Cell::new(0),
+            fragments: RefCell::default(),
         }
+    }
+}
+
+impl Memory {
+    fn take(&self, paid_until_ns: &Cell<u64>, cost_ns: u64, burst_ns: u64) -> bool {
+        let paid = super::charge(paid_until_ns.get(), self.now_ns, cost_ns, burst_ns);
+        paid.is_some_and(|paid| {
+            paid_until_ns.set(paid);
+            true
+        })
     }
 }
 
@@ -245,13 +261,27 @@ impl Tables for Memory {
         self.listens
     }
 
+    fn is_quoted4(&self, tuple: &Tuple<Ip4>, _quote: &Quote) -> bool {
+        self.sockets4.contains(tuple)
+    }
+
+    fn is_quoted6(&self, tuple: &Tuple<Ip6>, _quote: &Quote) -> bool {
+        self.sockets6.contains(tuple)
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, fragment: Fragment) {
+        self.fragments.borrow_mut().insert(*key, fragment);
+    }
+
+    fn take_echo(&self) -> bool {
+        self.take(&self.echo_paid_until_ns, ECHO_COST_NS, ECHO_BURST_NS)
+    }
+
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {
-        self.walk_paid_until_ns.set(
-            match super::charge(self.walk_paid_until_ns.get(), self.now_ns, cost_ns, burst_ns) {
-                Some(paid_until) => paid_until,
-                None => return false,
-            },
-        );
-        true
+        self.take(&self.walk_paid_until_ns, cost_ns, burst_ns)
     }
 }

@@ -48,11 +48,25 @@ pub enum Reason {
     DropNoTunnel = 20,
     /// Dropped: came from a peer through a tunnel, but is for no VIP.
     DropTunnel = 21,
+    /// Answered: an ICMP echo request for a VIP.
+    EchoAnswered = 22,
+    /// Dropped: an ICMP echo request for a VIP, more than this node answers.
+    DropEchoRate = 23,
+    /// Forwarded: an ICMP error about a flow, to the node that has or may have the flow.
+    ForwardIcmp = 24,
+    /// Local: an ICMP error about a flow of this node's, or about one that no candidate knows.
+    LocalIcmp = 25,
+    /// Forwarded: a piece of a packet, where its first piece went.
+    ForwardFragment = 26,
+    /// Local: a piece of a packet whose first piece stayed here.
+    LocalFragment = 27,
+    /// Dropped: a piece of a packet whose first piece has not been seen.
+    DropFragment = 28,
 }
 
 impl Reason {
     /// All reasons, each at its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 29] = [
         Self::NotOurs,
         Self::ForwardFlow,
         Self::ForwardNew,
@@ -75,6 +89,13 @@ impl Reason {
         Self::TooBigAnswered,
         Self::DropNoTunnel,
         Self::DropTunnel,
+        Self::EchoAnswered,
+        Self::DropEchoRate,
+        Self::ForwardIcmp,
+        Self::LocalIcmp,
+        Self::ForwardFragment,
+        Self::LocalFragment,
+        Self::DropFragment,
     ];
 
     /// Index into the `COUNTERS` map.
@@ -107,6 +128,13 @@ impl Reason {
             Self::TooBigAnswered => "too_big_answered",
             Self::DropNoTunnel => "drop_no_tunnel",
             Self::DropTunnel => "drop_tunnel",
+            Self::EchoAnswered => "echo_answered",
+            Self::DropEchoRate => "drop_echo_rate",
+            Self::ForwardIcmp => "forward_icmp",
+            Self::LocalIcmp => "local_icmp",
+            Self::ForwardFragment => "forward_fragment",
+            Self::LocalFragment => "local_fragment",
+            Self::DropFragment => "drop_fragment",
         }
     }
 
@@ -123,6 +151,8 @@ impl Reason {
                 | Self::DropNoUplink
                 | Self::DropNoTunnel
                 | Self::DropTunnel
+                | Self::DropEchoRate
+                | Self::DropFragment
         )
     }
 }

@@ -2,13 +2,14 @@
 //! `ingress-ebpf` over maps and helpers, by tests and the simulator over plain collections.
 
 use crate::abi::{
-    Addr, Config, FlowSet, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6,
+    Addr, Config, FlowSet, Fragment, FragmentKey, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Tunnel, TunnelEndKey,
+    Vip, VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
 
 use super::slot::{Question, choose};
-use super::tcp::{Segment, Tuple};
+use super::tcp::{Quote, Segment, Tuple};
 
 /// See the module. Keys come by value: an address that leaks into a helper would pin the whole structure around it to the
 /// BPF stack.
@@ -63,6 +64,18 @@ pub trait Tables {
     /// As [`Self::listens4`].
     fn listens6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> bool;
 
+    /// Whether this node's kernel has the connection that an ICMP error quotes; a listener does not count.
+    fn is_quoted4(&self, tuple: &Tuple<Ip4>, quote: &Quote) -> bool;
+    /// As [`Self::is_quoted4`].
+    fn is_quoted6(&self, tuple: &Tuple<Ip6>, quote: &Quote) -> bool;
+
+    /// The `FRAGMENTS` map.
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    /// Remembers where the first piece of a packet went.
+    fn remember_fragment(&self, key: &FragmentKey, fragment: Fragment);
+
+    /// Takes one answer out of the budget for answers to echo requests. False: none left.
+    fn take_echo(&self) -> bool;
     /// Takes one hand-over out of the budget for walks, as [`super::charge`] computes it. False: none left.
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool;
 }

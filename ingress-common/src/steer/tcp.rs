@@ -52,6 +52,15 @@ pub struct Segment {
     pub flags: TcpFlags,
 }
 
+/// Where an ICMP error quotes the packet that it is about: the other direction of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Quote {
+    /// Offset of the quoted IP header.
+    pub l3: usize,
+    /// Offset of the quoted ports. More of its TCP header need not be there.
+    pub l4: usize,
+}
+
 /// What differs between the IP versions.
 pub(super) trait Family {
     type Addr: Copy;
@@ -60,6 +69,7 @@ pub(super) trait Family {
     fn hash(key: &FlowKey, tuple: &Tuple<Self::Addr>) -> FlowHash;
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
     fn listens<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
+    fn is_quoted<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, quote: &Quote) -> bool;
     fn set_hop_limit<P: Packet + ?Sized>(packet: &mut P, l3: usize, hop_limit: u8) -> Option<()>;
 }
 
@@ -125,6 +135,36 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     steering.unknown_flow(packet, &Segment { l3: at.l3, l4: at.l4, flags })
 }
 
+/// An ICMP error about the flow `tuple`, quoted at `quote`: it goes where the flow's packets go. It teaches the flow table
+/// nothing: who sent it need not know the flow.
+#[inline(always)]
+pub(super) fn follow<F: Family, P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    link: &Link,
+    at: At,
+    tuple: Tuple<F::Addr>,
+    quote: &Quote,
+) -> Verdict {
+    let Some(vip) = F::vip(tables, &tuple) else { return Verdict::NOT_OURS };
+    let from_peer = at.in_tunnel || at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
+    let hash = F::hash(&config.flow_key, &tuple);
+    let steering = Steering::<F, T> { tables, config, at, tuple, vip: vip.id, hash, from_peer };
+    if steering.uses_memory()
+        && let Some(set) = steering.flow_set()
+        && let Some(index) = set.find(hash.0, false, false)
+        && let Some(node) = tables.node(index)
+        && node.is_reachable()
+    {
+        return steering.forward(packet, index, node, HOP_STEERED, Reason::ForwardIcmp);
+    }
+    if F::is_quoted(tables, &steering.tuple, quote) {
+        return steering.local(Reason::LocalIcmp);
+    }
+    steering.walk(packet, false, Reason::ForwardIcmp, Reason::LocalIcmp)
+}
+
 impl<F: Family, T: Tables> Steering<'_, F, T> {
     #[inline(always)]
     fn choose(&self, question: Question) -> NodeIndex {
@@ -185,6 +225,20 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         if F::has_socket(self.tables, &self.tuple, segment) {
             return self.local(Reason::LocalSocket);
         }
+        let learns = self.uses_memory() && !segment.flags.has(TcpFlags::RST | TcpFlags::FIN);
+        self.walk(packet, learns, Reason::ForwardWalk, Reason::LocalUnknown)
+    }
+
+    /// The socket is not here: on to the next candidate, for `forward`, or after the last one to our own kernel, for `local`.
+    /// Remembers where it went if it `learns`.
+    #[inline(always)]
+    fn walk<P: Packet + ?Sized>(
+        &self,
+        packet: &mut P,
+        learns: bool,
+        forward: Reason,
+        local: Reason,
+    ) -> Verdict {
         let own = self.config.own_node;
         let (mut index, mut hop_limit) = (own, HOP_WALK);
         if self.at.hop_limit > HOP_WALK {
@@ -197,20 +251,17 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
             index = self.choose(if under_way { Question::BehindOwn } else { Question::FirstOther });
             hop_limit = HOP_WALK - 1;
         }
-        let Some(node) = self.tables.node(index) else { return self.local(Reason::LocalUnknown) };
+        let Some(node) = self.tables.node(index) else { return self.local(local) };
         // The first hand-over is what any packet from outside costs; only the following ones multiply it.
         if self.from_peer && !self.tables.take_walk(self.config.walk_cost_ns, self.config.walk_burst_ns) {
             return self.dropped(Reason::DropWalkBudget);
         }
         // From now on it begins there at once. If the socket is further on, that node hands on as it does now; the reply goes
         // straight to the client, so nobody will tell.
-        if self.uses_memory()
-            && !segment.flags.has(TcpFlags::RST | TcpFlags::FIN)
-            && let Some(set) = self.flow_set()
-        {
+        if learns && let Some(set) = self.flow_set() {
             set.learn(self.hash.0, index);
         }
-        self.forward(packet, index, node, hop_limit, Reason::ForwardWalk)
+        self.forward(packet, index, node, hop_limit, forward)
     }
 
     /// Hands over to `node`, with a hop limit lower than now and at most `hop_limit`.
@@ -230,21 +281,7 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         let lowered = F::set_hop_limit(packet, self.at.l3, hop_limit);
         debug_assert!(lowered.is_some(), "the headers were read before");
         let verdict = Verdict { reason, vip: self.vip, node: index, ..Verdict::NOT_OURS };
-        if node.flags & Node::GUE != 0 {
-            return Verdict {
-                action: Action::Encapsulate,
-                entropy: u32::from(self.hash.entropy()),
-                ..verdict
-            };
-        }
-        let written = hand_over::l2(packet, node);
-        debug_assert!(written.is_some(), "the headers were read before");
-        let (action, ifindex) = if node.ifindex == self.at.ifindex {
-            (Action::Transmit, 0)
-        } else {
-            (Action::Redirect, node.ifindex)
-        };
-        Verdict { action, ifindex, ..verdict }
+        hand_over::to(packet, node, self.at.ifindex, u32::from(self.hash.entropy()), verdict)
     }
 
     #[inline(always)]
@@ -278,6 +315,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn is_quoted<T: Tables>(tables: &T, tuple: &Tuple<Ip4>, quote: &Quote) -> bool {
+        tables.is_quoted4(tuple, quote)
+    }
+
+    #[inline(always)]
     fn listens<T: Tables>(tables: &T, tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
         tables.listens4(tuple, segment)
     }
@@ -305,6 +347,11 @@ impl Family for V6 {
     #[inline(always)]
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Ip6>, segment: &Segment) -> bool {
         tables.has_socket6(tuple, segment)
+    }
+
+    #[inline(always)]
+    fn is_quoted<T: Tables>(tables: &T, tuple: &Tuple<Ip6>, quote: &Quote) -> bool {
+        tables.is_quoted6(tuple, quote)
     }
 
     #[inline(always)]

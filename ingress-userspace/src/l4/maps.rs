@@ -90,6 +90,8 @@ pub(crate) const LAYOUT: &[(&str, usize, usize, u32)] = &[
     layout::<u32, Count>(abi::NODE_COUNTERS, MAX_NODES),
     layout::<u32, abi::FlowSet>(abi::FLOWS, 0),
     layout::<u32, abi::WalkBudget>(abi::WALK_BUDGET, 1),
+    layout::<u32, abi::WalkBudget>(abi::ECHO_BUDGET, 1),
+    layout::<abi::FragmentKey, abi::Fragment>(abi::FRAGMENTS, abi::MAX_FRAGMENTS),
 ];
 
 const fn layout<K, V>(name: &'static str, entries: u32) -> (&'static str, usize, usize, u32) {
