@@ -23,7 +23,7 @@ fn first4(flags: u8) -> Segment {
 
 /// A piece from the middle: what stands at the place of the ports is data.
 fn later4() -> Segment {
-    v4(0xff).with(|segment| (segment.fragment, segment.src_port, segment.dst_port) = (MORE | 185, 1, 2))
+    v4(0xff).with(|segment| (segment.fragment, segment.src_port, segment.dst_port) = (MORE | 0x00b9, 1, 2))
 }
 
 fn last4() -> Segment {

@@ -196,7 +196,9 @@ impl Cluster {
                 }
                 Action::Pass => return (Fate::Refused(at), road),
                 Action::Drop => return (Fate::Lost, road),
-                Action::Encapsulate | Action::Detour | Action::TooBig => panic!("all are on one link"),
+                Action::Encapsulate | Action::Detour | Action::Icmp | Action::Fragment | Action::TooBig => {
+                    panic!("whole TCP segments on one link")
+                }
                 Action::Transmit | Action::Redirect => {
                     at = id_of(frame.at::<EthHdr>(0).expect("a whole frame").dst);
                 }
