@@ -13,6 +13,7 @@ pub mod http1;
 pub mod http2;
 pub mod listener;
 pub mod live;
+pub mod retry;
 pub mod router;
 mod runtime;
 pub mod stats;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::model::Cluster;
 
+use super::retry::Budget;
 use super::{Backend, ClusterKey};
 
 /// A worker's balancing state.
@@ -24,6 +25,8 @@ pub struct Balancer {
 pub struct ClusterState {
     /// Its key.
     pub key: ClusterKey,
+    /// How many of its requests may be sent again.
+    pub budget: Budget,
     random: Rc<Random>,
     inner: RefCell<Inner>,
 }
@@ -84,7 +87,12 @@ impl ClusterState {
     fn new(backend: &Backend, random: Rc<Random>) -> Self {
         let source = Arc::clone(&backend.cluster);
         let endpoints = endpoint_states(&source, &[]);
-        Self { key: backend.key, random, inner: RefCell::new(Inner { source, endpoints }) }
+        Self {
+            key: backend.key,
+            budget: Budget::default(),
+            random,
+            inner: RefCell::new(Inner { source, endpoints }),
+        }
     }
 
     fn update(&self, cluster: &Arc<Cluster>) {

@@ -2,6 +2,7 @@
 //! Called by `decide`. One file a group of annotations, the twin of the same name in `translate::annotation`.
 
 pub(in crate::l7) mod app_root;
+mod body_size;
 pub(in crate::l7) mod client_auth;
 mod redirect;
 mod source_range;
@@ -15,6 +16,9 @@ use super::head::{HeadEdits, RequestHead};
 
 /// Runs them. `Err` is the answer that ends the request.
 pub fn request(filters: &Filters, head: &RequestHead<'_>, edits: &mut HeadEdits) -> Result<(), Answer> {
+    if let Some(limit) = filters.body_limit {
+        body_size::request(limit, head)?;
+    }
     // nginx answers redirects of a location before it looks at anything else (its rewrite phase).
     if let Some(redirect) = &filters.redirect {
         redirect::request(redirect)?;

@@ -193,6 +193,7 @@ mod tests {
             host: "foo.bar.com",
             path: "/",
             query: None,
+            body_length: 0,
             headers,
             connection,
         }

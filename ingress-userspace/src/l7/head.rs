@@ -68,6 +68,8 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// What follows the first `?`, never touched.
     pub query: Option<&'a str>,
+    /// How long the body is: what `Content-Length` says, else what has come of it so far.
+    pub body_length: u64,
     /// The header fields.
     pub headers: &'a dyn Headers,
     /// The connection it came by.

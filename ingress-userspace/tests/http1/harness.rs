@@ -16,6 +16,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A snapshot that sends everything to `endpoints`.
 pub(crate) fn snapshot(endpoints: &[SocketAddr]) -> Snapshot {
+    filtered(endpoints, Filters::default())
+}
+
+/// The same, with what annotations ask for.
+pub(crate) fn filtered(endpoints: &[SocketAddr], filters: Filters) -> Snapshot {
     let id = ClusterId { namespace: "default".into(), service: "backend".into(), port: 80 };
     let mut endpoints: Vec<Endpoint> =
         endpoints.iter().map(|&address| Endpoint { address, node: None }).collect();
@@ -23,7 +28,7 @@ pub(crate) fn snapshot(endpoints: &[SocketAddr]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     snapshot.clusters.insert(id.clone(), Arc::new(Cluster { id: id.clone(), endpoints }));
     let ingress = ObjectRef::new(Kind::Ingress, "default", "all");
-    let route = Arc::new(Route { ingress, target: Target::Cluster(id), filters: Filters::default() });
+    let route = Arc::new(Route { ingress, target: Target::Cluster(id), filters });
     let rule = PathRule { path: PathMatch::Prefix(String::new()), route };
     snapshot.routes.hosts.entry(HostPattern::Any).or_default().paths.push(rule);
     snapshot
@@ -37,9 +42,14 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A router in front of `endpoints`.
     pub(crate) fn start(endpoints: &[SocketAddr]) -> Self {
+        Self::serving(&snapshot(endpoints))
+    }
+
+    /// A router that serves this.
+    pub(crate) fn serving(snapshot: &Snapshot) -> Self {
         let http = vec!["127.0.0.1:0".parse().unwrap()];
         let config = Config { workers: 1, http, https: vec![], follow_vips: false, ..Config::default() };
-        let l7 = L7::start(config, &snapshot(endpoints)).unwrap();
+        let l7 = L7::start(config, snapshot).unwrap();
         let address = l7.addresses().next().unwrap().socket;
         Self { l7, address }
     }

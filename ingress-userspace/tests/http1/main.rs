@@ -6,6 +6,7 @@
 mod bodies;
 mod connections;
 mod harness;
+mod limits;
 mod tls;
 mod upgrade;
 mod vectors;

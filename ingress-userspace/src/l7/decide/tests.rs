@@ -70,6 +70,7 @@ fn fate(host: &str, path: &str) -> Result<String, u16> {
         host,
         path,
         query: None,
+        body_length: 0,
         headers: &headers,
         connection: &connection,
     };
@@ -161,6 +162,7 @@ fn filtered(
         host: "app.test",
         path,
         query: None,
+        body_length: 0,
         headers: &headers,
         connection: &connection,
     };

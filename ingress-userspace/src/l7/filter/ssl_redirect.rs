@@ -37,6 +37,7 @@ mod tests {
             host,
             path,
             query,
+            body_length: 0,
             headers: &headers,
             connection: &connection,
         };

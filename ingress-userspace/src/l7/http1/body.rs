@@ -58,6 +58,13 @@ impl Body {
         self.take_and(bytes, |_| {})
     }
 
+    /// The same; also how much of them is payload.
+    pub(crate) fn take_measured(&mut self, bytes: &[u8]) -> Result<(usize, u64), ChunkError> {
+        let mut payload = 0;
+        let taken = self.take_and(bytes, |piece| payload += piece.len() as u64)?;
+        Ok((taken, payload))
+    }
+
     /// The same, and appends the payload without chunk framing and trailers to `out`.
     pub(crate) fn take_payload(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, ChunkError> {
         self.take_and(bytes, |payload| out.extend_from_slice(payload))

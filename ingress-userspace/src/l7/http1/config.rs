@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::timeouts;
 use super::request::HeadLimits;
 use super::wheel::{Tick, ticks};
+use crate::model::Forwarding;
 
 /// Limits and timeouts of the HTTP/1.1 engine. Timeouts are kept to about a quarter of a second.
 #[derive(Debug, Clone)]
@@ -18,13 +19,14 @@ pub struct Http1Config {
     /// Between two reads of a request's body, and between two writes to a client (`client_body_timeout`,
     /// `send_timeout`).
     pub client_timeout: Duration,
+    /// What a client must send of a body per second, on average over `client_timeout`, for as long as there is no answer
+    /// and its endpoint takes what comes.
+    pub body_rate: u32,
     /// To connect to an endpoint (`proxy_connect_timeout`).
     pub connect_timeout: Duration,
     /// Between two reads from an endpoint, two writes to it, and of silence in an upgraded connection
     /// (`proxy_read_timeout`, `proxy_send_timeout`).
     pub upstream_timeout: Duration,
-    /// How many endpoints are tried before a request fails (`proxy_next_upstream_tries`).
-    pub attempts: usize,
     /// How long an unused connection to an endpoint is kept (`upstream-keepalive-timeout`).
     pub pool_timeout: Duration,
     /// How many unused connections are kept per endpoint (`upstream-keepalive-connections`).
@@ -42,9 +44,9 @@ impl Default for Http1Config {
             head_timeout: timeouts::CLIENT_HEAD,
             idle_timeout: timeouts::CLIENT_IDLE,
             client_timeout: timeouts::CLIENT_BODY,
+            body_rate: 64,
             connect_timeout: timeouts::CONNECT,
             upstream_timeout: timeouts::READ,
-            attempts: 3,
             pool_timeout: timeouts::UPSTREAM_IDLE,
             pool_size: 320,
             linger: Duration::from_secs(5),
@@ -65,6 +67,24 @@ pub(super) struct Timeouts {
     pub(super) pool: Tick,
     pub(super) linger: Tick,
     pub(super) drain_idle: Tick,
+}
+
+/// How long one exchange waits for its endpoint: the route's timeouts, the engine's where it has none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Patience {
+    pub(super) connect: Tick,
+    pub(super) read: Tick,
+    pub(super) send: Tick,
+}
+
+impl Patience {
+    pub(super) fn new(route: &Forwarding, default: &Timeouts) -> Self {
+        Self {
+            connect: route.connect_timeout.map_or(default.connect, ticks),
+            read: route.read_timeout.map_or(default.upstream, ticks),
+            send: route.send_timeout.map_or(default.upstream, ticks),
+        }
+    }
 }
 
 impl Timeouts {

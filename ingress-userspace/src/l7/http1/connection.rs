@@ -12,10 +12,12 @@ use super::super::head::ConnectionInfo;
 use super::super::stats::IngressSlot;
 use super::super::upstream::transport::Transport;
 use super::body::Body;
+use super::config::Patience;
 use super::link::Link;
 use super::request::Version;
 use super::slots::Id;
 use super::wheel::Timer;
+use crate::model::Retry;
 
 /// Where a client's connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,12 @@ pub(super) struct Exchange {
     pub(super) request: Vec<u8>,
     /// The rest of the request's body.
     pub(super) upload: Body,
+    /// How much payload it may still bring.
+    pub(super) room: u64,
+    /// Since when, and how much of the body, has come in the current span in which its rate is watched.
+    pub(super) pace: Option<(Instant, u64)>,
+    pub(super) patience: Patience,
+    pub(super) retry: Retry,
     /// More of the body than `request` holds has gone out: it can't be sent again.
     pub(super) streamed: bool,
     /// The endpoint takes no more of the body; its answer may still come.
@@ -83,7 +91,7 @@ pub(super) struct Exchange {
     /// How endpoints are spoken to.
     pub(super) transport: Option<Arc<Transport>>,
     pub(super) in_flight: Option<InFlight>,
-    /// Endpoints that did not take the connection.
+    /// Endpoints that failed it.
     pub(super) tried: Vec<SocketAddr>,
     pub(super) upstream: Option<Id>,
     /// The connection to the endpoint stands.
@@ -156,6 +164,10 @@ impl Exchange {
         Self {
             request: Vec::new(),
             upload: Body::Done,
+            room: u64::MAX,
+            pace: None,
+            patience: Patience::default(),
+            retry: Retry::default(),
             streamed: false,
             upload_broken: false,
             is_head: false,

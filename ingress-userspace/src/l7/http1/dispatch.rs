@@ -4,11 +4,12 @@
 use std::time::{Duration, Instant};
 
 use super::super::answer::Answer;
+use super::super::retry::{self, Attempt, Cause};
 use super::super::upstream::connection::Upstream;
 use super::super::upstream::transport::Transport;
 use super::body::Body;
 use super::connection::{Answering, Exchange};
-use super::core::{Core, Next, client_token};
+use super::core::{Core, Next};
 use super::finish::Reply;
 use super::slots::Id;
 
@@ -17,7 +18,6 @@ impl Core {
     pub(super) fn connect(&mut self, id: Id, exchange: &mut Exchange) -> Next {
         loop {
             let picked = exchange.cluster.as_ref().and_then(|cluster| cluster.pick(&exchange.tried));
-            let picked = picked.filter(|_| exchange.tried.len() < self.config.attempts);
             let Some(in_flight) = picked else {
                 let emptied = exchange.cluster.as_ref().is_some_and(|cluster| cluster.is_empty());
                 let answer = if emptied { &Answer::NO_ENDPOINTS } else { &Answer::CONNECT_FAILED };
@@ -56,6 +56,9 @@ impl Core {
                 _ => {
                     self.drop_upstream(exchange);
                     self.worker.stats.connect_failed.add(1);
+                    if !may_go_on(exchange, Cause::ConnectError) {
+                        return self.fail(id, exchange, &Answer::CONNECT_FAILED);
+                    }
                     exchange.tried.push(address);
                 }
             }
@@ -63,10 +66,7 @@ impl Core {
         if exchange.connected && !exchange.reused {
             self.note_connected(exchange);
         }
-        let timeout = if exchange.connected { self.timeouts.upstream } else { self.timeouts.connect };
-        if let Some(client) = self.clients.get_mut(id) {
-            self.wheel.set(&mut client.timer, client_token(id), timeout);
-        }
+        self.wait_anew(id, exchange);
         Next::Again
     }
 
@@ -105,41 +105,58 @@ impl Core {
     /// The endpoint's connection ended or broke before any byte of an answer: sends the request again if that is safe.
     pub(super) fn upstream_lost(&mut self, id: Id, exchange: &mut Exchange) -> Next {
         if !exchange.connected {
-            return self.not_connected(id, exchange);
+            self.worker.stats.connect_failed.add(1);
+            return match self.try_another(id, exchange, Cause::ConnectError) {
+                Some(next) => next,
+                None => self.fail(id, exchange, &Answer::CONNECT_FAILED),
+            };
         }
         let replayable = exchange.reused
             && !exchange.retried
             && !exchange.streamed
             && exchange.is_idempotent
             && exchange.interim == 0;
-        self.drop_upstream(exchange);
         if replayable {
+            self.drop_upstream(exchange);
             exchange.retried = true;
             self.worker.stats.retried.add(1);
             return self.connect(id, exchange);
+        }
+        if let Some(next) = self.try_another(id, exchange, Cause::Error) {
+            return next;
         }
         self.worker.stats.upstream_failed.add(1);
         self.fail(id, exchange, &Answer::BACKEND_CLOSED)
     }
 
-    /// The endpoint did not take the connection: nothing was sent, so another one can have the request.
-    pub(super) fn not_connected(&mut self, id: Id, exchange: &mut Exchange) -> Next {
-        self.worker.stats.connect_failed.add(1);
-        if let Some(in_flight) = &exchange.in_flight {
-            exchange.tried.push(in_flight.address());
+    /// The endpoint failed the request: another one gets it, if the route wants that and there is one. `None`: nothing
+    /// was done.
+    pub(super) fn try_another(&mut self, id: Id, exchange: &mut Exchange, cause: Cause) -> Option<Next> {
+        let failed = exchange.in_flight.as_ref()?.address();
+        exchange.tried.push(failed);
+        let another =
+            exchange.cluster.as_ref().is_some_and(|cluster| cluster.pick(&exchange.tried).is_some());
+        exchange.tried.pop();
+        if !another || !may_go_on(exchange, cause) {
+            return None;
         }
+        exchange.tried.push(failed);
         self.drop_upstream(exchange);
-        self.connect(id, exchange)
+        exchange.retried = false;
+        exchange.upload_broken = false;
+        exchange.account.upstream_status = 0;
+        self.worker.stats.retried.add(1);
+        Some(self.connect(id, exchange))
     }
 
     /// Nothing has come for too long.
     pub(super) fn exchange_timed_out(&mut self, id: Id, exchange: &mut Exchange) -> Next {
         if !exchange.connected {
-            if exchange.tried.len() + 1 < self.config.attempts {
-                return self.not_connected(id, exchange);
-            }
             self.worker.stats.connect_failed.add(1);
-            return self.fail(id, exchange, &Answer::BACKEND_TIMEOUT);
+            return match self.try_another(id, exchange, Cause::ConnectTimeout) {
+                Some(next) => next,
+                None => self.fail(id, exchange, &Answer::BACKEND_TIMEOUT),
+            };
         }
         let client_stuck = self.clients.get(id).is_none_or(|client| client.link.has_unsent());
         if client_stuck {
@@ -151,6 +168,9 @@ impl Core {
             .is_none_or(|upstream| upstream.link.has_unsent());
         if !exchange.upload.is_done() && !exchange.upload_broken && !upstream_stuck {
             return self.fail(id, exchange, &Answer::REQUEST_TIMEOUT);
+        }
+        if let Some(next) = self.try_another(id, exchange, Cause::Timeout) {
+            return next;
         }
         self.worker.stats.upstream_failed.add(1);
         self.fail(id, exchange, &Answer::BACKEND_TIMEOUT)
@@ -177,4 +197,18 @@ impl Core {
         };
         self.reply(id, answer, reply)
     }
+}
+
+/// Whether the route wants the request to go to one more endpoint.
+fn may_go_on(exchange: &Exchange, cause: Cause) -> bool {
+    let attempt = Attempt {
+        tried: &exchange.tried,
+        started: exchange.account.started,
+        is_idempotent: exchange.is_idempotent,
+        is_whole: !exchange.streamed
+            && exchange.interim == 0
+            && matches!(exchange.answering, Answering::Waiting),
+    };
+    let budget = exchange.cluster.as_ref().map(|cluster| &cluster.budget);
+    budget.is_some_and(|budget| retry::allowed(&exchange.retry, cause, attempt, budget))
 }

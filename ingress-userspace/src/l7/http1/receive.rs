@@ -15,12 +15,13 @@ use super::super::head::{RequestHead, normalise_path, parse_authority};
 use super::super::stats::IngressSlot;
 use super::body::Body;
 use super::chunked::Direction;
+use super::config::Patience;
 use super::connection::Phase;
 use super::core::{Core, Next, client_token};
 use super::error::Refusal;
 use super::finish::Reply;
 use super::link::Received;
-use super::request::{ParsedRequest, Progress, TargetForm};
+use super::request::{Framing, ParsedRequest, Progress, TargetForm};
 use super::slots::Id;
 use super::syntax::may_have_ended;
 use super::write::{self, ParsedHeaders};
@@ -138,7 +139,7 @@ impl Core {
         let mut rest = &bytes[parsed.length..];
         let mut upload = Body::new(parsed.framing, Direction::Request);
         // What of the body came with the head.
-        let Ok(taken) = upload.take(rest) else { return self.refuse(id, Refusal::Chunk) };
+        let Ok((taken, early)) = upload.take_measured(rest) else { return self.refuse(id, Refusal::Chunk) };
         let early_body;
         (early_body, rest) = rest.split_at(taken);
         client.keep(rest);
@@ -160,6 +161,7 @@ impl Core {
             host: &head.host,
             path: &head.path,
             query: head.query,
+            body_length: if let Framing::Length(length) = parsed.framing { length } else { early },
             headers: &headers,
             connection: &info,
         };
@@ -193,6 +195,10 @@ impl Core {
                 write::request(&mut exchange.request, bytes, parsed, &head, edits.get(), &request_id);
                 exchange.request.extend_from_slice(early_body);
                 exchange.upload = upload;
+                let filters = &route.route.filters;
+                exchange.room = filters.body_limit.map_or(u64::MAX, |limit| limit.get() - early);
+                exchange.patience = Patience::new(&filters.forwarding, &self.timeouts);
+                exchange.retry = filters.forwarding.retry;
                 exchange.is_head = is_head;
                 exchange.is_idempotent = is_idempotent(head.method);
                 exchange.version = parsed.version;
@@ -200,7 +206,9 @@ impl Core {
                 exchange.upgrade = parsed.upgrade.is_some();
                 exchange.ingress = route.ingress;
                 exchange.transport.clone_from(&route.transport);
-                exchange.cluster = Some(self.worker.balancer.cluster(backend));
+                let cluster = self.worker.balancer.cluster(backend);
+                cluster.budget.deposit();
+                exchange.cluster = Some(cluster);
                 exchange.account.started = Some(Instant::now());
                 exchange.account.received = (parsed.length + taken) as u64;
                 exchange.account.info = Some(Rc::clone(&info));

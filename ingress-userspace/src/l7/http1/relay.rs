@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::super::answer::Answer;
+use super::super::retry::Cause;
 use super::body::Body;
 use super::chunked::Direction;
 use super::connection::{Answering, Exchange, Phase};
@@ -38,8 +39,8 @@ impl Core {
         }
         if !exchange.connected && upstream.link.is_connected() {
             exchange.connected = true;
-            self.wheel.set(&mut client.timer, client_token(id), self.timeouts.upstream);
             self.note_connected(exchange);
+            self.wait_anew(id, exchange);
         }
         match self.upload(id, exchange) {
             Some(next) => next,
@@ -53,7 +54,12 @@ impl Core {
             let may_read = self.may_read();
             let client = self.clients.get_mut(id)?;
             let upstream = exchange.upstream.and_then(|id| self.upstreams.get_mut(id))?;
-            if upstream.link.has_unsent() || !client.link.is_readable() {
+            if upstream.link.has_unsent() {
+                // It is the endpoint that is slow.
+                exchange.pace = None;
+                return None;
+            }
+            if !client.link.is_readable() {
                 return None;
             }
             if !may_read {
@@ -69,7 +75,10 @@ impl Core {
                         exchange.streamed = true;
                         exchange.account.received += count as u64;
                         self.worker.stats.bytes_in.add(count as u64);
-                        self.wheel.set(&mut client.timer, client_token(id), self.timeouts.client);
+                        if self.is_too_slow(exchange, count) {
+                            return Some(self.fail(id, exchange, &Answer::REQUEST_TIMEOUT));
+                        }
+                        self.wait_anew(id, exchange);
                         continue;
                     }
                     Received::Nothing => return None,
@@ -85,17 +94,55 @@ impl Core {
             exchange.account.received += count as u64;
             let bytes = &self.scratch[..count];
             exchange.streamed = true;
-            let Ok(taken) = exchange.upload.take(bytes) else {
+            let Ok((taken, payload)) = exchange.upload.take_measured(bytes) else {
                 return Some(self.fail(id, exchange, &Answer::bad_request(Refusal::Chunk.to_string())));
             };
             client.keep(&bytes[taken..]);
+            let Some(room) = exchange.room.checked_sub(payload) else {
+                return Some(self.fail(id, exchange, &Answer::BODY_TOO_LARGE));
+            };
+            exchange.room = room;
             if upstream.link.send(&bytes[..taken], &[]).is_err() {
                 exchange.upload_broken = true;
             }
-            let timeout = if exchange.connected { self.timeouts.client } else { self.timeouts.connect };
-            self.wheel.set(&mut client.timer, client_token(id), timeout);
+            if self.is_too_slow(exchange, taken) {
+                return Some(self.fail(id, exchange, &Answer::REQUEST_TIMEOUT));
+            }
+            self.wait_anew(id, exchange);
         }
         None
+    }
+
+    /// Whether a body comes so slowly that it only keeps its connection busy. `count` bytes of it have just come.
+    fn is_too_slow(&self, exchange: &mut Exchange, count: usize) -> bool {
+        let now = Instant::now();
+        let (since, before) = exchange.pace.unwrap_or((now, 0));
+        let bytes = before + count as u64;
+        let span = now.saturating_duration_since(since);
+        let over = span >= self.config.client_timeout;
+        exchange.pace = Some(if over { (now, 0) } else { (since, bytes) });
+        let wanted = u128::from(self.config.body_rate) * span.as_millis() / 1000;
+        over && u128::from(bytes) < wanted
+            && !exchange.upload.is_done()
+            && matches!(exchange.answering, Answering::Waiting)
+    }
+
+    /// Something moved: the time that the exchange may take begins anew, for whoever is to move next.
+    pub(super) fn wait_anew(&mut self, id: Id, exchange: &Exchange) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let upstream = exchange.upstream.and_then(|id| self.upstreams.get(id));
+        let timeout = if !exchange.connected {
+            exchange.patience.connect
+        } else if client.link.has_unsent() {
+            self.timeouts.client
+        } else if upstream.is_some_and(|upstream| upstream.link.has_unsent()) {
+            exchange.patience.send
+        } else if !exchange.upload.is_done() && !exchange.upload_broken {
+            self.timeouts.client
+        } else {
+            exchange.patience.read
+        };
+        self.wheel.set(&mut client.timer, client_token(id), timeout);
     }
 
     /// The answer.
@@ -121,10 +168,10 @@ impl Core {
                         body.passed(count);
                         exchange.account.sent += count as u64;
                         self.worker.stats.bytes_out.add(count as u64);
-                        self.wheel.set(&mut client.timer, client_token(id), self.timeouts.upstream);
                         if body.is_done() {
                             return self.finish(id, exchange);
                         }
+                        self.wait_anew(id, exchange);
                         continue;
                     }
                     Received::Nothing => return Next::Wait,
@@ -136,7 +183,6 @@ impl Core {
             self.scratch[..before].copy_from_slice(&upstream.pending);
             match upstream.link.receive(&mut self.scratch[before..]) {
                 Received::Data(count) => {
-                    self.wheel.set(&mut client.timer, client_token(id), self.timeouts.upstream);
                     let next = match exchange.answering {
                         Answering::Waiting => self.answer_head(id, exchange, before + count),
                         Answering::Body(_) => self.answer_body(id, exchange, count),
@@ -144,6 +190,7 @@ impl Core {
                     if let Some(next) = next {
                         return next;
                     }
+                    self.wait_anew(id, exchange);
                 }
                 // The handshake is done: the request's body may go on.
                 Received::Nothing if handshaking && !upstream.link.is_handshaking() => return Next::Again,
@@ -169,6 +216,9 @@ impl Core {
     fn bad_answer(&mut self, id: Id, exchange: &mut Exchange, reason: BadAnswer) -> Next {
         let endpoint = exchange.in_flight.as_ref().map(super::super::balance::InFlight::address);
         tracing::warn!(?endpoint, %reason, "an endpoint's answer was refused");
+        if let Some(next) = self.try_another(id, exchange, Cause::Invalid) {
+            return next;
+        }
         self.worker.stats.upstream_failed.add(1);
         self.fail(id, exchange, &Answer::BACKEND_INVALID)
     }
@@ -216,6 +266,11 @@ impl Core {
 
     /// The final answer's head is parsed from `scratch[at..have]`.
     fn final_head(&mut self, id: Id, exchange: &mut Exchange, at: usize, have: usize) -> Option<Next> {
+        if exchange.retry.on.statuses.contains(self.response.status)
+            && let Some(next) = self.try_another(id, exchange, Cause::Status(self.response.status))
+        {
+            return Some(next);
+        }
         let parsed = &self.response;
         let bytes = &self.scratch[at..have];
         let rest = &bytes[parsed.length..];
@@ -308,6 +363,7 @@ impl Core {
         upstream.pending = Vec::new();
         client.phase = Phase::Tunnel;
         let early = std::mem::take(&mut client.pending);
+        self.wheel.set(&mut client.timer, client_token(id), exchange.patience.read);
         let sent = client.link.send(&self.out, rest).is_ok()
             && (early.is_empty() || upstream.link.send(&early, &[]).is_ok());
         if sent { Next::Again } else { Next::Close }

@@ -160,6 +160,25 @@ fn a_stalled_upload_gets_408() {
 }
 
 #[test]
+fn a_body_that_only_drips_gives_408() {
+    // Each byte comes in time, all of them would take for ever.
+    let config = Http1Config { client_timeout: SHORT, body_rate: 100_000, ..patient() };
+    let reading = backend(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let address = engine(config, &[reading]);
+    let mut stream = connect(address);
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").unwrap();
+    let mut dripping = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while dripping.write_all(b"x").is_ok() {
+            std::thread::sleep(SHORT / 10);
+        }
+    });
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 408");
+}
+
+#[test]
 fn an_endpoint_that_takes_no_connection_is_passed_over_or_gives_504() {
     // A full queue: the kernel drops what else comes, as a host does that is gone.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -174,7 +193,7 @@ fn an_endpoint_that_takes_no_connection_is_passed_over_or_gives_504() {
         let (answer, _) = converse(address, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    let address = engine(Http1Config { attempts: 1, ..config() }, &[hole]);
+    let address = engine(config(), &[hole]);
     let (answer, _) = converse(address, GET);
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
 }

@@ -40,7 +40,7 @@ impl Core {
             (Pumped::Yield, _) | (_, Pumped::Yield) => Next::Yield,
             (Pumped::Paused { moved: up }, Pumped::Paused { moved: down }) => {
                 if up || down {
-                    self.wheel.set(&mut client.timer, client_token(id), self.timeouts.upstream);
+                    self.wheel.set(&mut client.timer, client_token(id), exchange.patience.read);
                 }
                 Next::Wait
             }

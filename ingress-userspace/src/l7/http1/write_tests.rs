@@ -17,6 +17,7 @@ fn forwarded(text: &str, edits: &HeadEdits) -> String {
         host: "foo.bar",
         path: "/p",
         query: Some("q=1"),
+        body_length: 0,
         headers: &ParsedHeaders { buffer: text.as_bytes(), request: &parsed },
         connection: &connection,
     };

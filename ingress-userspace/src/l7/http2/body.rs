@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,7 +16,6 @@ use tokio::time::Sleep;
 use super::{Activity, Stream};
 use crate::l7::balance::InFlight;
 use crate::l7::stats::Stats;
-use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{Pool, Sender};
 use crate::l7::upstream::pool::PoolKey;
 
@@ -27,6 +26,21 @@ pub struct Progress {
     pub(super) activity: Rc<Activity>,
     /// The client owes us the next piece; else the endpoint has to read or to answer.
     pub(super) client_owes: Cell<bool>,
+    /// How much of it has come.
+    pub(super) received: Cell<u64>,
+    /// How much of the body may still come; `None`: too much has.
+    pub(super) room: Cell<Option<u64>>,
+}
+
+/// Why a request's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// The client broke off or sent nonsense.
+    #[error(transparent)]
+    Client(#[from] hyper::Error),
+    /// It is longer than `proxy-body-size` allows.
+    #[error("the request body is too large")]
+    TooLarge,
 }
 
 /// A request's body on its way to an endpoint.
@@ -47,12 +61,12 @@ pub enum RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let Self::Streamed { body, progress, stats } = self.get_mut() else { return Poll::Ready(None) };
         progress.client_owes.set(true);
         let frame = ready!(Pin::new(body).poll_frame(cx));
@@ -60,9 +74,15 @@ impl Body for RequestBody {
         progress.last.set(Instant::now());
         progress.activity.touch();
         if let Some(Ok(frame)) = &frame {
-            stats.bytes_in.add(frame.data_ref().map_or(0, Bytes::len) as u64);
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            stats.bytes_in.add(length);
+            progress.received.set(progress.received.get() + length);
+            progress.room.set(progress.room.get().and_then(|room| room.checked_sub(length)));
+            if progress.room.get().is_none() {
+                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
+            }
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -94,6 +114,8 @@ pub struct Streamed {
     /// Taken when the body has ended.
     pub(super) connection: Option<(PoolKey, Sender, Rc<Pool>)>,
     pub(super) stats: Arc<Stats>,
+    /// `proxy-read-timeout`.
+    pub(super) read_timeout: Duration,
     /// Set while we wait for the endpoint.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
     pub(super) _in_flight: InFlight,
@@ -106,7 +128,7 @@ pub enum BodyError {
     /// The endpoint broke off or sent nonsense.
     #[error(transparent)]
     Upstream(#[from] hyper::Error),
-    /// It sent nothing for [`timeouts::READ`].
+    /// It sent nothing for `proxy-read-timeout`.
     #[error("the endpoint sent nothing for too long")]
     Timeout,
 }
@@ -143,7 +165,7 @@ impl Body for ResponseBody {
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeouts::READ)));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.read_timeout)));
             ready!(timer.as_mut().poll(cx));
             self.stats.upstream_failed.add(1);
             self.connection = None;

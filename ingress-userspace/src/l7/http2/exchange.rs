@@ -4,11 +4,12 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
@@ -25,11 +26,13 @@ use crate::l7::balance::{ClusterState, InFlight};
 use crate::l7::decide::{Decision, decide};
 use crate::l7::forwarded::{self, RequestId};
 use crate::l7::head::{ConnectionInfo, HeadEdits};
+use crate::l7::retry::{self, Attempt, Cause};
 use crate::l7::stats::IngressSlot;
 use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{ConnectError, Sender};
 use crate::l7::upstream::pool::PoolKey;
 use crate::l7::upstream::transport::Transport;
+use crate::model::Forwarding;
 
 /// Answers one request.
 pub(super) async fn exchange(
@@ -66,6 +69,9 @@ struct Plan {
     cluster: Rc<ClusterState>,
     ingress: IngressSlot,
     transport: Option<Arc<Transport>>,
+    forwarding: Forwarding,
+    /// The longest body that is allowed.
+    body_limit: u64,
     head: Parts,
     /// What `head` was made with, to make it again.
     id: RequestId,
@@ -84,7 +90,11 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
                 .upstream(parts, connection, &id, &edits, transport.as_deref())
                 .map_err(|answer| (route.ingress, answer))?;
             let cluster = http2.worker.balancer.cluster(backend);
-            Ok(Plan { cluster, ingress: route.ingress, transport, head, id, edits })
+            cluster.budget.deposit();
+            let filters = &route.route.filters;
+            let body_limit = filters.body_limit.map_or(u64::MAX, NonZeroU64::get);
+            let forwarding = filters.forwarding;
+            Ok(Plan { cluster, ingress: route.ingress, transport, forwarding, body_limit, head, id, edits })
         }
     }
 }
@@ -102,6 +112,8 @@ async fn forward(
         last: Cell::new(Instant::now()),
         activity: Rc::clone(&stream.0),
         client_owes: Cell::new(false),
+        received: Cell::new(0),
+        room: Cell::new(Some(plan.body_limit)),
     });
     let body = if body.is_end_stream() {
         RequestBody::Empty
@@ -111,18 +123,39 @@ async fn forward(
     // A request without a body may be sent again as it is, if its method allows that (RFC 9110 9.2.2).
     let replayable =
         matches!(body, RequestBody::Empty) && parts.method.is_idempotent() && handshake.is_none();
-    let mut request = Request::from_parts(plan.head, body);
+    let is_whole = matches!(body, RequestBody::Empty) && handshake.is_none();
+    let again = || -> Result<_, Answer> {
+        let target = head::target(parts)?;
+        let transport = plan.transport.as_deref();
+        let head = target.upstream(parts, connection, &plan.id, &plan.edits, transport)?;
+        Ok(Request::from_parts(head, RequestBody::Empty))
+    };
+    let mut request = Request::from_parts(plan.head.clone(), body);
     let mut tried = Vec::new();
+    let started = Instant::now();
+    let read_timeout = plan.forwarding.read_timeout.unwrap_or(timeouts::READ);
+    // Whether one more endpoint may have the request, and is there.
+    let another = |tried: &mut Vec<SocketAddr>, failed: SocketAddr, cause: Cause, is_whole: bool| {
+        let is_idempotent = parts.method.is_idempotent();
+        let attempt = Attempt { tried, started: Some(started), is_idempotent, is_whole };
+        let allowed = retry::allowed(&plan.forwarding.retry, cause, attempt, &plan.cluster.budget);
+        tried.push(failed);
+        allowed && plan.cluster.pick(tried).is_some()
+    };
     loop {
-        let (picked, mut sender, reused) =
-            reach(http2, &plan.cluster, plan.transport.as_ref(), &mut tried).await?;
+        let (picked, mut sender, reused) = reach(http2, &plan, started, &mut tried).await?;
         progress.last.set(Instant::now());
         let outcome = {
             let sent = pin!(sender.send(request));
-            in_time(sent, &progress).await
+            in_time(sent, &progress, read_timeout).await
         };
         let mut error = match outcome {
             None => {
+                if is_whole && another(&mut tried, picked.address(), Cause::Timeout, true) {
+                    request = again()?;
+                    http2.worker.stats.retried.add(1);
+                    continue;
+                }
                 http2.worker.stats.upstream_failed.add(1);
                 let client_owes = progress.client_owes.get();
                 return Err(if client_owes { Answer::REQUEST_TIMEOUT } else { Answer::BACKEND_TIMEOUT });
@@ -133,24 +166,25 @@ async fn forward(
                 return handshake.complete(response, picked, stream, Arc::clone(&http2.worker.stats));
             }
             Some(Ok(response)) => {
+                let status = response.status().as_u16();
+                if plan.forwarding.retry.on.statuses.contains(status)
+                    && another(&mut tried, picked.address(), Cause::Status(status), is_whole)
+                {
+                    request = again()?;
+                    http2.worker.stats.retried.add(1);
+                    continue;
+                }
                 let key = (picked.address(), Transport::id(plan.transport.as_ref()));
-                return Ok(passed_on(http2, response, picked, (key, sender), stream));
+                return Ok(passed_on(http2, response, picked, (key, sender), stream, read_timeout));
             }
             Some(Err(error)) => error,
         };
         // On a connection that was used before, the endpoint's end of it may have been on its way already.
         request = match error.take_message() {
             Some(request) if reused => request,
-            None if reused && replayable && broke_off(error.error()) => {
-                let head = head::target(parts)?.upstream(
-                    parts,
-                    connection,
-                    &plan.id,
-                    &plan.edits,
-                    plan.transport.as_deref(),
-                )?;
-                Request::from_parts(head, RequestBody::Empty)
-            }
+            None if reused && replayable && broke_off(error.error()) => again()?,
+            _ if progress.room.get().is_none() => return Err(Answer::BODY_TOO_LARGE),
+            _ if another(&mut tried, picked.address(), failure(error.error()), is_whole) => again()?,
             _ => {
                 tracing::debug!(address = %picked.address(), error = %error.error(), "endpoint failed");
                 http2.worker.stats.upstream_failed.add(1);
@@ -165,18 +199,21 @@ async fn forward(
 /// A connection to an endpoint that was not tried yet, and whether it was used before.
 async fn reach(
     http2: &Rc<Http2>,
-    cluster: &ClusterState,
-    transport: Option<&Arc<Transport>>,
+    plan: &Plan,
+    started: Instant,
     tried: &mut Vec<SocketAddr>,
 ) -> Result<(InFlight, Sender, bool), Answer> {
     let stats = &http2.worker.stats;
     let mut failure = if tried.is_empty() { Answer::NO_ENDPOINTS } else { Answer::CONNECT_FAILED };
-    while let Some(picked) = cluster.pick(tried) {
+    let retry = &plan.forwarding.retry;
+    let transport = plan.transport.as_ref();
+    let limit = plan.forwarding.connect_timeout.unwrap_or(timeouts::CONNECT);
+    while let Some(picked) = plan.cluster.pick(tried) {
         let address = picked.address();
         if let Some(sender) = http2.pool.take(address, transport) {
             return Ok((picked, sender, true));
         }
-        match http2.pool.connect(address, transport, timeouts::CONNECT).await {
+        match http2.pool.connect(address, transport, limit).await {
             Ok(sender) => {
                 stats.connected.add(1);
                 return Ok((picked, sender, false));
@@ -184,28 +221,38 @@ async fn reach(
             Err(error) => {
                 tracing::debug!(%address, %error, "endpoint cannot be reached");
                 stats.connect_failed.add(1);
-                failure = match error {
-                    ConnectError::Timeout => Answer::BACKEND_TIMEOUT,
+                let (answer, cause) = match error {
+                    ConnectError::Timeout => (Answer::BACKEND_TIMEOUT, Cause::ConnectTimeout),
                     ConnectError::Io(_) | ConnectError::Http(_) | ConnectError::Tls(_) => {
-                        Answer::CONNECT_FAILED
+                        (Answer::CONNECT_FAILED, Cause::ConnectError)
                     }
                 };
+                failure = answer;
+                let attempt = Attempt { tried, started: Some(started), is_idempotent: true, is_whole: true };
+                let go_on = retry::allowed(retry, cause, attempt, &plan.cluster.budget);
                 tried.push(address);
+                if !go_on {
+                    break;
+                }
             }
         }
     }
     Err(failure)
 }
 
-/// Waits for a response for as long as the request's body moves, and [`timeouts::READ`] beyond. `None`: too long.
-async fn in_time<T>(mut sent: std::pin::Pin<&mut impl Future<Output = T>>, progress: &Progress) -> Option<T> {
-    let mut timer = pin!(tokio::time::sleep(timeouts::READ));
+/// Waits for a response for as long as the request's body moves, and `limit` beyond. `None`: too long.
+async fn in_time<T>(
+    mut sent: std::pin::Pin<&mut impl Future<Output = T>>,
+    progress: &Progress,
+    limit: Duration,
+) -> Option<T> {
+    let mut timer = pin!(tokio::time::sleep(limit));
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(outcome));
         }
         while timer.as_mut().poll(cx).is_ready() {
-            let due = progress.last.get() + timeouts::READ;
+            let due = progress.last.get() + limit;
             if due <= Instant::now() {
                 return Poll::Ready(None);
             }
@@ -214,6 +261,11 @@ async fn in_time<T>(mut sent: std::pin::Pin<&mut impl Future<Output = T>>, progr
         Poll::Pending
     })
     .await
+}
+
+/// What kind of failure it is for `proxy-next-upstream`.
+fn failure(error: &hyper::Error) -> Cause {
+    if error.is_parse() { Cause::Invalid } else { Cause::Error }
 }
 
 /// The connection ended before a response began.
@@ -227,6 +279,7 @@ fn passed_on(
     picked: InFlight,
     (key, sender): (PoolKey, Sender),
     stream: Stream,
+    read_timeout: Duration,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     forwarded::apply_to_response(&mut parts.headers);
@@ -234,6 +287,7 @@ fn passed_on(
         body,
         connection: Some((key, sender, Rc::clone(&http2.pool))),
         stats: Arc::clone(&http2.worker.stats),
+        read_timeout,
         timer: None,
         _in_flight: picked,
         stream,

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
@@ -66,6 +66,7 @@ impl<'p> Target<'p> {
             host: &self.host,
             path: &self.path,
             query: parts.uri.query(),
+            body_length: content_length(&parts.headers),
             headers: &parts.headers,
             connection,
         }
@@ -127,6 +128,12 @@ impl<'p> Target<'p> {
         upstream.headers = headers;
         Ok(upstream)
     }
+}
+
+/// What `Content-Length` says; 0 if it says nothing (hyper has checked that it is a number).
+fn content_length(headers: &HeaderMap) -> u64 {
+    let value = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
 }
 
 fn path_and_query(parts: &Parts, path: &str) -> Result<PathAndQuery, Answer> {

@@ -1,15 +1,19 @@
 //! HTTP/2 over TLS (ALPN), and without by prior knowledge.
 
+use std::convert::Infallible;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::backend::{Backend, Behaviour};
 use super::{Router, Rules, tls};
+use crate::model::{Filters, Target};
 
 async fn connect(router: &Router) -> SendRequest<Full<Bytes>> {
     let config = tls::client_config(rustls::DEFAULT_VERSIONS, &["h2", "http/1.1"]);
@@ -234,4 +238,31 @@ async fn websocket_by_http2() {
     written.unwrap();
     read.unwrap();
     assert!(received == sent, "{} bytes of {} came back", received.len(), sent.len());
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_long() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let rules = Rules::default().rule("a.test", "/", "one", &[backend.address]);
+    let filters = Filters { body_limit: NonZeroU64::new(10), ..Filters::default() };
+    let Target::Cluster(id) = rules.0.routes.hosts.values().next().unwrap().paths[0].route.target.clone()
+    else {
+        panic!("a rule leads to its cluster")
+    };
+    let router = Router::start(&rules.route("b.test", "/", "limited", Target::Cluster(id), filters));
+    let mut sender = connect(&router).await;
+    assert_eq!(ask(&mut sender, "POST", "https://b.test/", "0123456789").await.0, 200);
+    assert_eq!(ask(&mut sender, "POST", "https://b.test/", "0123456789a").await.0, 413);
+    assert_eq!(ask(&mut sender, "POST", "https://a.test/", "0123456789a").await.0, 200);
+    // Without Content-Length.
+    let stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    for (pieces, status) in [(vec!["01234", "56789"], 200), (vec!["01234", "56789a"], 413)] {
+        let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let request = http::Request::builder().method("POST").uri("http://b.test/").body(body).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), status);
+    }
 }
