@@ -8,8 +8,10 @@
 
 mod changes;
 mod idle;
+mod instructions;
 mod latency;
 mod load;
+mod ours;
 mod proxies;
 mod server;
 mod websocket;
@@ -77,6 +79,9 @@ pub(super) fn rows(only: Option<&str>) -> Result<Vec<Row>> {
     drop(proxies);
     if wanted(idle::NAME) {
         rows.extend(idle::rows(&backend)?);
+    }
+    if wanted(instructions::NAME) {
+        rows.extend(instructions::rows(&backend)?);
     }
     if wanted(changes::NAME) {
         rows.extend(changes::rows(&backend)?);

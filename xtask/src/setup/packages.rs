@@ -56,6 +56,7 @@ pub(super) const BENCH: Packages = Packages {
         package("haproxy", "haproxy"),
         package("wrk", "wrk"),
         package("nghttp2-client", "h2load"),
+        package("valgrind", "valgrind"),
     ],
 };
 

@@ -12,6 +12,7 @@ use ingress_tests::paths;
 use rustix::process::Signal;
 
 use super::load::HOST;
+use super::ours::Ours;
 use super::server::{PEERS_CORE, PROXY_CORE, Server, free_address};
 use super::websocket;
 
@@ -33,16 +34,16 @@ pub(super) struct Proxy {
     pub(super) http: SocketAddr,
     pub(super) https: SocketAddr,
     pub(super) server: Server,
-    change: Change,
+    pub(super) change: Change,
 }
 
 /// How a change of its configuration is made.
-struct Change {
-    file: PathBuf,
+pub(super) struct Change {
+    pub(super) file: PathBuf,
     /// The configuration with a host more; `None`: the host that is always there.
-    render: Box<dyn Fn(Option<usize>) -> String>,
+    pub(super) render: Box<dyn Fn(Option<usize>) -> String>,
     /// What tells it to read the file again; ours sees it.
-    signal: Option<Signal>,
+    pub(super) signal: Option<Signal>,
 }
 
 impl Proxy {
@@ -58,8 +59,8 @@ impl Proxy {
 
 /// The backend: HTTP by nginx, WebSocket by our own.
 pub(super) struct Backend {
-    http: SocketAddr,
-    websocket: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) websocket: SocketAddr,
     _server: Server,
 }
 
@@ -95,105 +96,15 @@ pub(super) fn all(backend: &Backend, peers: Peers) -> Result<[Proxy; 3]> {
     names.extend((0..HOSTS).map(|host| format!("host-{host}.example")));
     let identity = Authority::new()?.issue(&[HOST])?;
     Ok([
-        ours(backend, &identity)?,
+        Ours::prepare("xdp-ingress", backend, &identity)?.start()?,
         nginx_proxy(backend, &identity, peers)?,
         haproxy(backend, &identity, peers)?,
     ])
 }
 
-fn ours(backend: &Backend, identity: &Identity) -> Result<Proxy> {
-    let (http, https, admin) = (free_address()?, free_address()?, free_address()?);
-    let directory = directory("xdp-ingress")?;
-    let manifests = directory.join("manifests");
-    fs::create_dir_all(&manifests)?;
-    fs::write(manifests.join("bench.yaml"), manifest(backend, identity))?;
-    let file = manifests.join("change.yaml");
-    fs::write(&file, changed_manifest(None))?;
-    let [source, state, log, http_text, https_text, admin] = [
-        format!("dir:{}", manifests.display()),
-        directory.display().to_string(),
-        directory.join("access.log").display().to_string(),
-        http.to_string(),
-        https.to_string(),
-        admin.to_string(),
-    ];
-    let daemon = paths::target_dir().join("dist/xdp-ingress").display().to_string();
-    let command: Vec<&str> = [
-        [daemon.as_str(), "run"],
-        ["--l4", "off"],
-        ["--workers", "1"],
-        ["--source", &source],
-        ["--state-dir", &state],
-        ["--http", &http_text],
-        ["--https", &https_text],
-        ["--admin", &admin],
-        ["--access-log", &log],
-        ["--node-name", "bench"],
-        ["--log", "warn"],
-    ]
-    .concat();
-    let server = Server::start("xdp-ingress", PROXY_CORE, http, &command)?;
-    let change = Change { file, render: Box::new(changed_manifest), signal: None };
-    Ok(Proxy { name: "xdp-ingress", http, https, server, change })
-}
-
-/// An Ingress with some paths of the Service `bench`.
-fn ingress(name: &str, host: &str, paths: &[String]) -> String {
-    let mut text = format!(
-        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  annotations: \
-         {{nginx.ingress.kubernetes.io/ssl-redirect: \"false\", nginx.ingress.kubernetes.io/proxy-body-size: \"0\"}}\nspec:\n  \
-         ingressClassName: xdp\n  rules:\n  - host: {host}\n    http:\n      paths:\n"
-    );
-    for path in paths {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "      - {{path: {path}, pathType: Prefix, backend: {{service: {{name: bench, port: {{number: 80}}}}}}}}"
-        );
-    }
-    text
-}
-
-fn changed_manifest(more: Option<usize>) -> String {
-    ingress("change", &changed_host(more), &["/".to_owned()])
-}
-
 /// The host that a change brings.
-fn changed_host(more: Option<usize>) -> String {
+pub(super) fn changed_host(more: Option<usize>) -> String {
     more.map_or_else(|| "change.example".to_owned(), |more| format!("change-{more}.example"))
-}
-
-fn manifest(backend: &Backend, identity: &Identity) -> String {
-    let mut text =
-        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: xdp}\nspec: {controller: xdp-ingress.io/controller}\n"
-            .to_owned();
-    text += &ingress("bench", HOST, &["/".to_owned()]);
-    let upgrade = "      - {path: /websocket, pathType: Prefix, backend: {service: {name: websocket, port: {number: 80}}}}\n";
-    text += upgrade;
-    let _ = writeln!(text, "  tls: [{{hosts: [{HOST}], secretName: bench}}]");
-    let paths: Vec<_> = (0..PATHS).map(|path| format!("/path-{path}")).collect();
-    for host in 0..HOSTS {
-        text += &ingress(&format!("host-{host}"), &format!("host-{host}.example"), &paths);
-    }
-    let indent = |pem: &str| pem.trim().replace('\n', "\n    ");
-    let _ = writeln!(
-        text,
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: bench}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    \
-         {}\n  tls.key: |\n    {}",
-        indent(&identity.certificate),
-        indent(&identity.key)
-    );
-    for (name, address) in [("bench", backend.http), ("websocket", backend.websocket)] {
-        let (ip, port) = (address.ip(), address.port());
-        let _ = writeln!(
-            text,
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{name: http, port: 80, targetPort: \
-             {port}}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
-             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{name: http, port: {port}}}]\nendpoints: \
-             [{{addresses: [\"{ip}\"], conditions: {{ready: true}}}}]"
-        );
-    }
-    text
 }
 
 fn nginx_proxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<Proxy> {
@@ -209,10 +120,14 @@ fn nginx_proxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<P
          proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Host $http_host;
          proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Port $server_port;
          proxy_set_header X-Request-ID $request_id;";
-    let pass = format!(
-        "proxy_pass http://backend; proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k;
-         proxy_set_header Connection \"\"; {headers}"
-    );
+    // One buffer for an answer's piece, as large as pays for its size.
+    let with_buffer = |kib: u32| {
+        format!(
+            "proxy_pass http://backend; proxy_buffering off; proxy_request_buffering off; proxy_buffer_size {kib}k;
+             proxy_buffers 8 {kib}k; proxy_busy_buffers_size {kib}k; proxy_set_header Connection \"\"; {headers}"
+        )
+    };
+    let (pass, medium, big) = (with_buffer(8), with_buffer(64), with_buffer(256));
     let mut fixed = format!(
         "upstream backend {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}
          server_names_hash_max_size 8192; server_names_hash_bucket_size 128; client_max_body_size 0; sendfile on;
@@ -224,7 +139,7 @@ fn nginx_proxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<P
          ssl_session_cache shared:SSL:10m; ssl_session_tickets on; ssl_early_data off; ssl_buffer_size 16k;
          server {{ listen {http} reuseport backlog=4096; listen {https} ssl http2 reuseport backlog=4096; server_name {HOST};
            keepalive_requests 1000000000; http2_max_concurrent_streams 512;
-           location / {{ {pass} }}
+           location / {{ {pass} }} location /16k {{ {medium} }} location /1m {{ {big} }} location /upload/ {{ {big} }}
            location /websocket {{ proxy_pass http://{websocket}; proxy_set_header Upgrade $http_upgrade;
              proxy_set_header Connection upgrade; {headers} }} }}\n",
         log = directory.join("access.log").display(),
@@ -344,7 +259,7 @@ backend websocket
     Ok(Proxy { name: "HAProxy", http, https, server, change })
 }
 
-fn directory(name: &str) -> Result<PathBuf> {
+pub(super) fn directory(name: &str) -> Result<PathBuf> {
     let directory = paths::xtask_dir().join("bench").join(name);
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     Ok(directory)
