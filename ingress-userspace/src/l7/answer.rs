@@ -55,6 +55,9 @@ impl Answer {
     pub const NO_SERVICE: Self = Self::new(503, "the Service behind this rule does not exist");
     /// 503: the Service has no ready endpoint.
     pub const NO_ENDPOINTS: Self = Self::new(503, "the Service behind this rule has no ready endpoints");
+    /// 503: as many requests as the rule allows are under way.
+    pub const BACKEND_FULL: Self =
+        Self::new(503, "the backend has as many requests at once as this rule allows");
     /// 504: the backend took too long to accept the connection or to answer.
     pub const BACKEND_TIMEOUT: Self = Self::new(504, "the backend did not answer in time");
 

@@ -1,10 +1,19 @@
-//! Which endpoint gets a request: power of two choices on the fewest requests in flight. One [`Balancer`] a worker,
-//! used by both engines; its state is keyed by the cluster and survives new snapshots. No IO.
+//! Which endpoint gets a request: by default power of two choices on the fewest requests in flight; what a route wants
+//! instead is in its [`Choice`]. Endpoints that fail again and again are left alone for a while. One [`Balancer`] a
+//! worker, used by both engines; its state is keyed by the cluster and survives new snapshots. No IO.
+
+mod choice;
+mod endpoint;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+pub use choice::{By, Choice};
+use endpoint::EndpointState;
 
 use crate::model::Cluster;
 
@@ -29,6 +38,12 @@ pub struct ClusterState {
     pub budget: Budget,
     random: Rc<Random>,
     inner: RefCell<Inner>,
+    /// Whose turn it is.
+    turn: Cell<usize>,
+    /// Until when some endpoint is left alone; `None`: none is.
+    ejected_until: Cell<Option<Instant>>,
+    /// Requests under way of all workers, of routes that limit them.
+    busy: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -37,26 +52,48 @@ struct Inner {
     endpoints: Vec<Rc<EndpointState>>,
 }
 
-#[derive(Debug)]
-struct EndpointState {
-    address: SocketAddr,
-    in_flight: Cell<u32>,
-}
-
 /// A chosen endpoint. It counts as one request in flight until this is dropped.
 #[derive(Debug)]
-pub struct InFlight(Rc<EndpointState>);
+pub struct InFlight {
+    endpoint: Rc<EndpointState>,
+    /// When it was chosen, if its answers are timed.
+    since: Option<Instant>,
+    limited: Option<Arc<AtomicU32>>,
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// There is none at all.
+    Empty,
+    /// All were tried.
+    Tried,
+    /// As many requests as are allowed are under way.
+    Full,
+}
 
 impl InFlight {
     /// Where to connect.
     pub fn address(&self) -> SocketAddr {
-        self.0.address
+        self.endpoint.address
+    }
+
+    /// An answer has begun: the endpoint works.
+    pub fn succeeded(&self) {
+        self.endpoint.succeeded();
+        if let Some(since) = self.since {
+            let now = Instant::now();
+            self.endpoint.took(now.saturating_duration_since(since).as_secs_f64(), now);
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.endpoint.in_flight.set(self.endpoint.in_flight.get() - 1);
+        if let Some(busy) = &self.limited {
+            busy.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -76,22 +113,24 @@ impl Balancer {
         clusters[index] = Some(Rc::clone(&state));
         state
     }
-
-    /// Picks an endpoint of a cluster that is not in `tried`. `None`: there is none (left).
-    pub fn pick(&self, backend: &Backend, tried: &[SocketAddr]) -> Option<InFlight> {
-        self.cluster(backend).pick(tried)
-    }
 }
 
 impl ClusterState {
     fn new(backend: &Backend, random: Rc<Random>) -> Self {
         let source = Arc::clone(&backend.cluster);
         let endpoints = endpoint_states(&source, &[]);
+        // Workers and nodes begin at different places.
+        let turn = Cell::new(random.next() as usize >> 1);
+        let busy = Arc::clone(&backend.busy);
+        let inner = RefCell::new(Inner { source, endpoints });
         Self {
             key: backend.key,
             budget: Budget::default(),
             random,
-            inner: RefCell::new(Inner { source, endpoints }),
+            inner,
+            turn,
+            ejected_until: Cell::new(None),
+            busy,
         }
     }
 
@@ -106,52 +145,142 @@ impl ClusterState {
         inner.source = Arc::clone(cluster);
     }
 
-    /// Picks an endpoint that is not in `tried`. `None`: there is none (left).
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<InFlight> {
+    /// Picks an endpoint that is not in `tried`, by `choice`.
+    pub fn pick(&self, tried: &[SocketAddr], choice: Choice) -> Result<InFlight, NoEndpoint> {
         let inner = self.inner.borrow();
         let endpoints = inner.endpoints.as_slice();
-        let chosen = if tried.is_empty() {
-            self.pick_of(endpoints.len(), |i| &endpoints[i])?
+        if endpoints.is_empty() {
+            return Err(NoEndpoint::Empty);
+        }
+        let chosen = if tried.is_empty() && !self.has_ejected() {
+            self.pick_of(endpoints.len(), |i| &endpoints[i], choice)
         } else {
-            let left: Vec<&Rc<EndpointState>> =
-                endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.address)).collect();
-            self.pick_of(left.len(), |i| left[i])?
+            let now = Instant::now();
+            let untried = || endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.address));
+            let mut left: Vec<&Rc<EndpointState>> =
+                untried().filter(|endpoint| !endpoint.is_ejected(now)).collect();
+            if left.is_empty() {
+                left = untried().collect();
+            }
+            self.pick_of(left.len(), |i| left[i], choice)
+        };
+        let chosen = chosen.ok_or(NoEndpoint::Tried)?;
+        let limited = match choice.limit {
+            Some(limit) if self.busy.fetch_add(1, Ordering::Relaxed) >= limit.get() => {
+                self.busy.fetch_sub(1, Ordering::Relaxed);
+                return Err(NoEndpoint::Full);
+            }
+            limit => limit.map(|_| Arc::clone(&self.busy)),
         };
         chosen.in_flight.set(chosen.in_flight.get() + 1);
-        Some(InFlight(Rc::clone(chosen)))
+        let since = (choice.by == By::Ewma).then(Instant::now);
+        Ok(InFlight { endpoint: Rc::clone(chosen), since, limited })
     }
 
-    /// Whether there is no endpoint at all (503 rather than 502).
-    pub fn is_empty(&self) -> bool {
-        self.inner.borrow().endpoints.is_empty()
+    /// Whether there are endpoints that were not tried.
+    pub fn has_more(&self, tried: &[SocketAddr]) -> bool {
+        self.inner.borrow().endpoints.iter().any(|endpoint| !tried.contains(&endpoint.address))
+    }
+
+    /// An endpoint refused the connection, or broke it off without an answer. After some of these in a row it is left
+    /// alone for a while, unless half of all are already.
+    pub fn failed(&self, in_flight: &InFlight) {
+        if !in_flight.endpoint.failed() {
+            return;
+        }
+        let now = Instant::now();
+        let inner = self.inner.borrow();
+        let ejected = inner.endpoints.iter().filter(|endpoint| endpoint.is_ejected(now)).count();
+        if (ejected + 1) * 2 <= inner.endpoints.len() && !in_flight.endpoint.is_ejected(now) {
+            let until = in_flight.endpoint.eject(now);
+            self.ejected_until.set(self.ejected_until.get().max(Some(until)));
+            tracing::warn!(cluster = %inner.source.id, endpoint = %in_flight.address(), "an endpoint fails again and again; the others get its requests for a while");
+        }
+    }
+
+    fn has_ejected(&self) -> bool {
+        match self.ejected_until.get() {
+            Some(until) if Instant::now() < until => true,
+            Some(_) => {
+                self.ejected_until.set(None);
+                false
+            }
+            None => false,
+        }
     }
 
     fn pick_of<'e>(
         &self,
         len: usize,
         at: impl Fn(usize) -> &'e Rc<EndpointState>,
+        choice: Choice,
     ) -> Option<&'e Rc<EndpointState>> {
-        match len {
-            0 => None,
-            1 => Some(at(0)),
-            _ => {
+        match (len, choice.by) {
+            (0, _) => None,
+            (1, _) => Some(at(0)),
+            (_, By::RoundRobin) => {
+                let turn = self.turn.get().wrapping_add(1);
+                self.turn.set(turn);
+                Some(at(turn % len))
+            }
+            // Rendezvous: who leaves takes only its own keys along.
+            (_, By::Hash(key)) => (0..len).map(at).max_by_key(|endpoint| weight(key, endpoint.address)),
+            (_, By::LeastOfTwo | By::Ewma) => {
                 let (i, j) = self.random.two_below(len as u32);
                 let (a, b) = (at(i as usize), at(j as usize));
-                Some(if b.in_flight.get() < a.in_flight.get() { b } else { a })
+                Some(if self.is_better(b, a, choice) { b } else { a })
             }
         }
     }
+
+    /// Whether `b` shall get a request rather than `a`.
+    fn is_better(&self, b: &EndpointState, a: &EndpointState, choice: Choice) -> bool {
+        let (mut load_a, mut load_b) = (f64::from(a.in_flight.get()), f64::from(b.in_flight.get()));
+        let now = (choice.by == By::Ewma || choice.slow_start.is_some()).then(Instant::now);
+        if let (By::Ewma, Some(now)) = (choice.by, now)
+            && let (Some(a), Some(b)) = (a.expected(now), b.expected(now))
+        {
+            (load_a, load_b) = (a, b);
+        }
+        if let (Some(slow_start), Some(now)) = (choice.slow_start, now) {
+            let (warm_a, warm_b) = (a.warmth(slow_start, now), b.warmth(slow_start, now));
+            if warm_a < 1.0 || warm_b < 1.0 {
+                // By chance in the ratio of both: few requests leave both idle most of the time.
+                let share = warm_b / (warm_a + warm_b);
+                return (self.random.next() >> 11) as f64 / (1_u64 << 53) as f64 <= share;
+            }
+        }
+        load_b < load_a
+    }
+}
+
+/// How much an endpoint wants a key.
+fn weight(key: u64, address: SocketAddr) -> u64 {
+    let (high, low) = match address.ip() {
+        std::net::IpAddr::V4(v4) => (0, u64::from(u32::from(v4))),
+        std::net::IpAddr::V6(v6) => ((u128::from(v6) >> 64) as u64, u128::from(v6) as u64),
+    };
+    [high, low, u64::from(address.port())].into_iter().fold(mix(key), |hash, word| mix(hash ^ mix(word)))
 }
 
 fn endpoint_states(cluster: &Cluster, kept: &[Rc<EndpointState>]) -> Vec<Rc<EndpointState>> {
+    let joined = (!kept.is_empty()).then(Instant::now);
     let state = |address: SocketAddr| {
         // Both lists are in address order (`Cluster::endpoints`).
         match kept.binary_search_by_key(&address, |endpoint| endpoint.address) {
             Ok(index) => Rc::clone(&kept[index]),
-            Err(_) => Rc::new(EndpointState { address, in_flight: Cell::new(0) }),
+            Err(_) => Rc::new(EndpointState::new(address, joined)),
         }
     };
     cluster.endpoints.iter().map(|endpoint| state(endpoint.address)).collect()
+}
+
+/// Spreads the bits (the finish of `SplitMix64`).
+fn mix(word: u64) -> u64 {
+    let mixed = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// `SplitMix64`: quick, good enough to spread load, not secret.
@@ -167,11 +296,9 @@ impl Default for Random {
 
 impl Random {
     fn next(&self) -> u64 {
-        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let state = self.0.get();
+        self.0.set(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        mix(state)
     }
 
     /// Two different numbers below `n`, which is at least 2.
@@ -185,70 +312,4 @@ impl Random {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{ClusterId, Endpoint};
-
-    fn address(last: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], last))
-    }
-
-    fn backend(service: &str, ports: &[u16]) -> Backend {
-        let endpoints = ports.iter().map(|&port| Endpoint { address: address(port), node: None }).collect();
-        let id = ClusterId { namespace: "n".into(), service: service.into(), port: 80 };
-        Backend { key: ClusterKey(3), cluster: Arc::new(Cluster { id, endpoints }) }
-    }
-
-    #[test]
-    fn nothing_to_pick_from() {
-        let balancer = Balancer::default();
-        assert!(balancer.pick(&backend("a", &[]), &[]).is_none());
-        assert!(balancer.cluster(&backend("a", &[])).is_empty());
-        assert!(balancer.pick(&backend("b", &[1]), &[address(1)]).is_none());
-    }
-
-    #[test]
-    fn requests_in_flight_are_spread() {
-        let (balancer, backend) = (Balancer::default(), backend("a", &[1, 2, 3, 4]));
-        let held: Vec<InFlight> = (0..400).map(|_| balancer.pick(&backend, &[]).unwrap()).collect();
-        for port in 1..=4 {
-            let count = held.iter().filter(|picked| picked.address() == address(port)).count();
-            assert!((90..=110).contains(&count), "{port}: {count}");
-        }
-        drop(held);
-        let state = balancer.cluster(&backend);
-        assert!(state.inner.borrow().endpoints.iter().all(|endpoint| endpoint.in_flight.get() == 0));
-    }
-
-    #[test]
-    fn tried_endpoints_are_left_out() {
-        let (balancer, backend) = (Balancer::default(), backend("a", &[1, 2, 3]));
-        for _ in 0..50 {
-            let picked = balancer.pick(&backend, &[address(1), address(3)]).unwrap();
-            assert_eq!(picked.address(), address(2));
-        }
-    }
-
-    #[test]
-    fn a_new_snapshot_keeps_what_is_known_and_a_kept_state_sees_it() {
-        let balancer = Balancer::default();
-        let state = balancer.cluster(&backend("a", &[1]));
-        let held = state.pick(&[]).unwrap();
-        balancer.cluster(&backend("a", &[1, 2]));
-        for _ in 0..50 {
-            // Endpoint 1 is busy and 2 is not.
-            assert_eq!(state.pick(&[]).unwrap().address(), address(2));
-        }
-        balancer.cluster(&backend("a", &[2]));
-        assert_eq!(held.address(), address(1), "a removed endpoint lives on with its last request");
-    }
-
-    #[test]
-    fn two_below_gives_two_different_numbers() {
-        let random = Random::default();
-        for n in 2..20 {
-            let (a, b) = random.two_below(n);
-            assert!(a != b && a < n && b < n);
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //! once a request's head is complete. Pure: no IO, no allocation unless a filter edits or answers.
 
 use super::answer::Answer;
+use super::balance::Choice;
 use super::filter;
 use super::head::{HeadEdits, RequestHead, Scheme};
 use super::live::{Backend, Live};
@@ -20,6 +21,8 @@ pub enum Decision<'l> {
         backend: &'l Backend,
         /// What the filters want changed in the head.
         edits: HeadEdits,
+        /// Which of its endpoints.
+        choice: Choice,
     },
     /// Answer it ourselves.
     Answer {
@@ -71,7 +74,8 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     if backend.cluster.endpoints.is_empty() {
         return answer(Answer::NO_ENDPOINTS);
     }
-    Decision::Forward { route, backend, edits }
+    let choice = Choice::of(route.route.filters.upstream.as_deref(), head);
+    Decision::Forward { route, backend, edits, choice }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -33,6 +33,8 @@ pub struct Backend {
     pub key: ClusterKey,
     /// Its endpoints.
     pub cluster: Arc<Cluster>,
+    /// Requests under way of all workers, of routes that limit them.
+    pub busy: Arc<AtomicU32>,
 }
 
 /// One generation, immutable.
@@ -103,7 +105,9 @@ impl Compiler {
         for (id, cluster) in snapshot.clusters.iter() {
             // A cluster that no route leads to needs no number.
             if let Some(&key) = clusters.get(id) {
-                backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster) });
+                let known = previous.backend(key).map(|backend| Arc::clone(&backend.busy));
+                let busy = known.unwrap_or_default();
+                backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster), busy });
             }
         }
         Live {

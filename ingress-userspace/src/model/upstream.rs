@@ -1,7 +1,9 @@
 //! How a route's endpoints are chosen and spoken to: `backend-protocol`, `proxy-ssl-*`, `load-balance`,
 //! `upstream-hash-by`. Made by `translate::annotation::upstream`, compiled by `l7::upstream::transport`.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What differs from plain HTTP/1.1 to the least loaded endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +14,10 @@ pub struct Upstream {
     pub tls: Option<Arc<BackendTls>>,
     /// Which endpoint gets a request.
     pub balance: Balance,
+    /// `xdp-ingress.io/max-requests`: so many at once from one node; more get 503.
+    pub max_requests: Option<NonZeroU32>,
+    /// `xdp-ingress.io/slow-start`: how long a new endpoint gets fewer requests than the others.
+    pub slow_start: Option<Duration>,
 }
 
 /// Which endpoint gets a request.

@@ -29,6 +29,8 @@ use crate::source::Objects;
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
 const NGINX: &str = "nginx.ingress.kubernetes.io/";
+/// Our own, for what ingress-nginx has no word for.
+const OWN: &str = "xdp-ingress.io/";
 
 /// Those that keep people out. An Ingress with one that we don't honour is answered with 503: its author relies on the
 /// lock, and an open door is worse than a closed one.
@@ -79,10 +81,12 @@ impl Annotations {
         objects: &Objects,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let mut reader = Reader { reference, values: BTreeMap::new(), problems };
+        let mut reader = Reader { reference, values: BTreeMap::new(), own: BTreeMap::new(), problems };
         for (key, value) in ingress.metadata.annotations.iter().flatten() {
             if let Some(name) = key.strip_prefix(NGINX) {
                 reader.values.insert(name, value);
+            } else if let Some(name) = key.strip_prefix(OWN) {
+                reader.own.insert(name, value);
             }
         }
         if reader.boolean("canary") == Some(true) {
@@ -115,6 +119,10 @@ impl Annotations {
         let app_root = app_root::read(&mut reader);
         let source_range = source_range::read(&mut reader);
         locked |= source_range.is_err();
+        for name in std::mem::take(&mut reader.own).into_keys() {
+            let message = "there is no such annotation; it has no effect";
+            reader.own_problem(name, message, "correct its name, or delete it");
+        }
         for name in std::mem::take(&mut reader.values).into_keys() {
             let is_lock = LOCKS.contains(&name);
             locked |= is_lock;
@@ -164,6 +172,8 @@ impl Annotations {
 struct Reader<'a> {
     reference: &'a ObjectRef,
     values: BTreeMap<&'a str, &'a String>,
+    /// The same of our own prefix.
+    own: BTreeMap<&'a str, &'a String>,
     problems: &'a mut Problems,
 }
 
@@ -195,6 +205,12 @@ impl Reader<'_> {
             self.problem(name, Reason::InvalidValue, message, "write digits only, without a unit");
         }
         number
+    }
+
+    /// Something is wrong with an annotation of our own.
+    fn own_problem(&mut self, name: &str, message: impl Into<String>, hint: &str) {
+        let field = format!("metadata.annotations[{OWN}{name}]");
+        self.problems.add(self.reference, field, Reason::InvalidValue, message, hint);
     }
 
     fn problem(&mut self, name: &str, reason: Reason, message: impl Into<String>, hint: &str) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::access_log::{Finished, Notes, UpstreamPart};
-use super::super::balance::{ClusterState, InFlight};
+use super::super::balance::{Choice, ClusterState, InFlight};
 use super::super::head::ConnectionInfo;
 use super::super::stats::IngressSlot;
 use super::super::upstream::transport::Transport;
@@ -88,6 +88,7 @@ pub(super) struct Exchange {
     pub(super) upgrade: bool,
     pub(super) ingress: IngressSlot,
     pub(super) cluster: Option<Rc<ClusterState>>,
+    pub(super) choice: Choice,
     /// How endpoints are spoken to.
     pub(super) transport: Option<Arc<Transport>>,
     pub(super) in_flight: Option<InFlight>,
@@ -177,6 +178,7 @@ impl Exchange {
             upgrade: false,
             ingress: IngressSlot::OTHER,
             cluster: None,
+            choice: Choice::default(),
             transport: None,
             in_flight: None,
             tried: Vec::new(),
@@ -190,6 +192,13 @@ impl Exchange {
             close: false,
             upstream_keeps: false,
             account: Account::default(),
+        }
+    }
+
+    /// The endpoint did not do what it should.
+    pub(super) fn note_failure(&self) {
+        if let (Some(cluster), Some(in_flight)) = (&self.cluster, &self.in_flight) {
+            cluster.failed(in_flight);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::answer::Answer;
+use super::super::balance::NoEndpoint;
 use super::super::retry::{self, Attempt, Cause};
 use super::super::upstream::connection::Upstream;
 use super::super::upstream::transport::Transport;
@@ -17,11 +18,13 @@ impl Core {
     /// Sends the request to an endpoint that was not tried yet.
     pub(super) fn connect(&mut self, id: Id, exchange: &mut Exchange) -> Next {
         loop {
-            let picked = exchange.cluster.as_ref().and_then(|cluster| cluster.pick(&exchange.tried));
-            let Some(in_flight) = picked else {
-                let emptied = exchange.cluster.as_ref().is_some_and(|cluster| cluster.is_empty());
-                let answer = if emptied { &Answer::NO_ENDPOINTS } else { &Answer::CONNECT_FAILED };
-                return self.fail(id, exchange, answer);
+            let picked = exchange.cluster.as_ref().ok_or(NoEndpoint::Empty);
+            let picked = picked.and_then(|cluster| cluster.pick(&exchange.tried, exchange.choice));
+            let in_flight = match picked {
+                Ok(in_flight) => in_flight,
+                Err(NoEndpoint::Empty) => return self.fail(id, exchange, &Answer::NO_ENDPOINTS),
+                Err(NoEndpoint::Full) => return self.fail(id, exchange, &Answer::BACKEND_FULL),
+                Err(NoEndpoint::Tried) => return self.fail(id, exchange, &Answer::CONNECT_FAILED),
             };
             let address = in_flight.address();
             exchange.in_flight = Some(in_flight);
@@ -54,6 +57,7 @@ impl Core {
                     self.worker.stats.retried.add(1);
                 }
                 _ => {
+                    exchange.note_failure();
                     self.drop_upstream(exchange);
                     self.worker.stats.connect_failed.add(1);
                     if !may_go_on(exchange, Cause::ConnectError) {
@@ -105,6 +109,7 @@ impl Core {
     /// The endpoint's connection ended or broke before any byte of an answer: sends the request again if that is safe.
     pub(super) fn upstream_lost(&mut self, id: Id, exchange: &mut Exchange) -> Next {
         if !exchange.connected {
+            exchange.note_failure();
             self.worker.stats.connect_failed.add(1);
             return match self.try_another(id, exchange, Cause::ConnectError) {
                 Some(next) => next,
@@ -116,6 +121,9 @@ impl Core {
             && !exchange.streamed
             && exchange.is_idempotent
             && exchange.interim == 0;
+        if !exchange.reused {
+            exchange.note_failure();
+        }
         if replayable {
             self.drop_upstream(exchange);
             exchange.retried = true;
@@ -134,8 +142,7 @@ impl Core {
     pub(super) fn try_another(&mut self, id: Id, exchange: &mut Exchange, cause: Cause) -> Option<Next> {
         let failed = exchange.in_flight.as_ref()?.address();
         exchange.tried.push(failed);
-        let another =
-            exchange.cluster.as_ref().is_some_and(|cluster| cluster.pick(&exchange.tried).is_some());
+        let another = exchange.cluster.as_ref().is_some_and(|cluster| cluster.has_more(&exchange.tried));
         exchange.tried.pop();
         if !another || !may_go_on(exchange, cause) {
             return None;
@@ -152,6 +159,7 @@ impl Core {
     /// Nothing has come for too long.
     pub(super) fn exchange_timed_out(&mut self, id: Id, exchange: &mut Exchange) -> Next {
         if !exchange.connected {
+            exchange.note_failure();
             self.worker.stats.connect_failed.add(1);
             return match self.try_another(id, exchange, Cause::ConnectTimeout) {
                 Some(next) => next,
@@ -169,6 +177,7 @@ impl Core {
         if !exchange.upload.is_done() && !exchange.upload_broken && !upstream_stuck {
             return self.fail(id, exchange, &Answer::REQUEST_TIMEOUT);
         }
+        exchange.note_failure();
         if let Some(next) = self.try_another(id, exchange, Cause::Timeout) {
             return next;
         }

@@ -189,7 +189,7 @@ impl Core {
                     Reply { head_only: is_head, ingress, close, linger: false, rest: upload },
                 )
             }
-            Decision::Forward { route, backend, edits } => {
+            Decision::Forward { route, backend, edits, choice } => {
                 let mut exchange = self.new_exchange();
                 let request_id = self.worker.request_id();
                 write::request(&mut exchange.request, bytes, parsed, &head, edits.get(), &request_id);
@@ -205,6 +205,7 @@ impl Core {
                 exchange.keep_alive = parsed.keep_alive;
                 exchange.upgrade = parsed.upgrade.is_some();
                 exchange.ingress = route.ingress;
+                exchange.choice = choice;
                 exchange.transport.clone_from(&route.transport);
                 let cluster = self.worker.balancer.cluster(backend);
                 cluster.budget.deposit();

@@ -288,6 +288,9 @@ impl Core {
             false if http10 => Persistence::KeepAlive,
             false => Persistence::Default,
         };
+        if let Some(in_flight) = &exchange.in_flight {
+            in_flight.succeeded();
+        }
         exchange.account.headed = Some(Instant::now());
         exchange.account.status = parsed.status;
         exchange.account.upstream_status = parsed.status;

@@ -22,7 +22,7 @@ use super::body::{Progress, RequestBody, ResponseBody, Streamed};
 use super::websocket::Handshake;
 use super::{Http2, Stream, grpc, head};
 use crate::l7::answer::Answer;
-use crate::l7::balance::{ClusterState, InFlight};
+use crate::l7::balance::{Choice, ClusterState, InFlight, NoEndpoint};
 use crate::l7::decide::{Decision, decide};
 use crate::l7::forwarded::{self, RequestId};
 use crate::l7::head::{ConnectionInfo, HeadEdits};
@@ -67,6 +67,7 @@ pub(super) async fn exchange(
 /// Where a request goes, free of the generation that decided it.
 struct Plan {
     cluster: Rc<ClusterState>,
+    choice: Choice,
     ingress: IngressSlot,
     transport: Option<Arc<Transport>>,
     forwarding: Forwarding,
@@ -83,7 +84,7 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
     let live = http2.worker.live();
     match decide(&live, &target.head(parts, connection)) {
         Decision::Answer { answer, ingress } => Err((ingress, answer)),
-        Decision::Forward { route, backend, edits } => {
+        Decision::Forward { route, backend, edits, choice } => {
             let id = http2.worker.request_id();
             let transport = route.transport.clone();
             let head = target
@@ -94,7 +95,17 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
             let filters = &route.route.filters;
             let body_limit = filters.body_limit.map_or(u64::MAX, NonZeroU64::get);
             let forwarding = filters.forwarding;
-            Ok(Plan { cluster, ingress: route.ingress, transport, forwarding, body_limit, head, id, edits })
+            Ok(Plan {
+                cluster,
+                choice,
+                ingress: route.ingress,
+                transport,
+                forwarding,
+                body_limit,
+                head,
+                id,
+                edits,
+            })
         }
     }
 }
@@ -140,7 +151,7 @@ async fn forward(
         let attempt = Attempt { tried, started: Some(started), is_idempotent, is_whole };
         let allowed = retry::allowed(&plan.forwarding.retry, cause, attempt, &plan.cluster.budget);
         tried.push(failed);
-        allowed && plan.cluster.pick(tried).is_some()
+        allowed && plan.cluster.has_more(tried)
     };
     loop {
         let (picked, mut sender, reused) = reach(http2, &plan, started, &mut tried).await?;
@@ -151,6 +162,7 @@ async fn forward(
         };
         let mut error = match outcome {
             None => {
+                plan.cluster.failed(&picked);
                 if is_whole && another(&mut tried, picked.address(), Cause::Timeout, true) {
                     request = again()?;
                     http2.worker.stats.retried.add(1);
@@ -179,6 +191,9 @@ async fn forward(
             }
             Some(Err(error)) => error,
         };
+        if !reused {
+            plan.cluster.failed(&picked);
+        }
         // On a connection that was used before, the endpoint's end of it may have been on its way already.
         request = match error.take_message() {
             Some(request) if reused => request,
@@ -208,7 +223,12 @@ async fn reach(
     let retry = &plan.forwarding.retry;
     let transport = plan.transport.as_ref();
     let limit = plan.forwarding.connect_timeout.unwrap_or(timeouts::CONNECT);
-    while let Some(picked) = plan.cluster.pick(tried) {
+    loop {
+        let picked = match plan.cluster.pick(tried, plan.choice) {
+            Ok(picked) => picked,
+            Err(NoEndpoint::Full) => return Err(Answer::BACKEND_FULL),
+            Err(NoEndpoint::Empty | NoEndpoint::Tried) => return Err(failure),
+        };
         let address = picked.address();
         if let Some(sender) = http2.pool.take(address, transport) {
             return Ok((picked, sender, true));
@@ -230,14 +250,14 @@ async fn reach(
                 failure = answer;
                 let attempt = Attempt { tried, started: Some(started), is_idempotent: true, is_whole: true };
                 let go_on = retry::allowed(retry, cause, attempt, &plan.cluster.budget);
+                plan.cluster.failed(&picked);
                 tried.push(address);
                 if !go_on {
-                    break;
+                    return Err(failure);
                 }
             }
         }
     }
-    Err(failure)
 }
 
 /// Waits for a response for as long as the request's body moves, and `limit` beyond. `None`: too long.
@@ -281,6 +301,7 @@ fn passed_on(
     stream: Stream,
     read_timeout: Duration,
 ) -> Response<ResponseBody> {
+    picked.succeeded();
     let (mut parts, body) = response.into_parts();
     forwarded::apply_to_response(&mut parts.headers);
     let mut streamed = Box::new(Streamed {

@@ -1,8 +1,10 @@
-//! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`: how endpoints are chosen and spoken to. Has no
+//! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`, and our own `max-requests` and `slow-start` (seconds): how endpoints are chosen and spoken to. Has no
 //! twin among the filters: `l7::upstream` and `l7::balance` act on it. What was to check the backend's certificate and
 //! cannot locks the Ingress.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -35,8 +37,22 @@ pub(super) fn read(reader: &mut Reader<'_>, objects: &Objects) -> Result<Option<
         }
     };
     let tls = if is_tls { Some(Arc::new(tls?)) } else { None };
-    let upstream = Upstream { http2, tls, balance };
+    let max_requests = own_number(reader, "max-requests").and_then(NonZeroU32::new);
+    let slow_start = own_number(reader, "slow-start").filter(|seconds| *seconds > 0);
+    let slow_start = slow_start.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    let upstream = Upstream { http2, tls, balance, max_requests, slow_start };
     Ok((upstream != Upstream::default()).then(|| Arc::new(upstream)))
+}
+
+/// A number of one of our own annotations; 0 is as if it were absent.
+fn own_number(reader: &mut Reader<'_>, name: &'static str) -> Option<u32> {
+    let text = reader.own.remove(name)?;
+    let number = text.trim().parse().ok().filter(|number| *number <= 1_000_000);
+    if number.is_none() {
+        let message = format!("`{text}` is not a whole number up to 1000000; it is as if it were absent");
+        reader.own_problem(name, message, "write digits only, without a unit");
+    }
+    number
 }
 
 fn balance(reader: &mut Reader<'_>) -> Balance {
