@@ -41,6 +41,8 @@ pub struct Settings {
     pub also_class: Vec<String>,
     /// Serves what no rule and no Ingress with nothing but a `defaultBackend` does.
     pub default_backend: Option<DefaultBackend>,
+    /// Name of our own node: endpoints that are meant for its zone are preferred.
+    pub node: Option<String>,
     /// Seconds since 1970, for the expiry of certificates.
     pub now: i64,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             watch_without_class: false,
             also_class: Vec::new(),
             default_backend: None,
+            node: None,
             now: 0,
         }
     }

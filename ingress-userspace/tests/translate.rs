@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use xdp_ingress::model::{
-    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Problem, Route, RouteTable, Snapshot, Target,
+    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Problem, Reason, Route, RouteTable, Snapshot,
+    Target,
 };
 use xdp_ingress::source::{Key, Object, Objects, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
@@ -140,6 +141,27 @@ fn endpoints_alone_change_nothing_else() {
     assert!(later.routes.is(&before.routes));
 }
 
+/// A certificate is spoken of two weeks before its end and after it, without any change of the objects.
+#[test]
+fn the_end_of_a_certificate_is_said_before_it_comes() {
+    let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
+    let objects = read_once(&[input]).unwrap();
+    let mut translator = Translator::new(Settings { now: NOW, ..Settings::default() });
+    let (snapshot, _) = translator.translate(&objects, NOW);
+    let first = snapshot.certificates.iter().min_by_key(|certificate| certificate.not_after).unwrap();
+    let day = 24 * 3600;
+    for (now, expected) in [
+        (first.not_after - 15 * day, None),
+        (first.not_after - 13 * day, Some((Reason::Expiring, "expires at"))),
+        (first.not_after + 1, Some((Reason::InvalidValue, "expired at"))),
+    ] {
+        let (_, problems) = translator.translate(&objects, now);
+        let said = problems.iter().find(|problem| problem.object == first.source);
+        let said = said.map(|problem| (problem.reason, &problem.message[..10]));
+        assert_eq!(said, expected, "at {now}");
+    }
+}
+
 fn all(objects: &Objects) -> Vec<Object> {
     let mut all = Vec::new();
     all.extend(objects.ingresses.iter().map(|(_, object)| Object::Ingress(object.clone())));
@@ -181,6 +203,7 @@ fn settings(text: &str) -> Settings {
     let mut words = flags.split_whitespace();
     while let Some(flag) = words.next() {
         match flag {
+            "--node-name" => settings.node = Some(words.next().unwrap().to_owned()),
             "--watch-ingress-without-class" => settings.watch_without_class = true,
             "--also-class" => settings.also_class.push(words.next().unwrap().to_owned()),
             "--default-backend" => settings.default_backend = Some(words.next().unwrap().parse().unwrap()),
@@ -258,6 +281,9 @@ fn show_table(table: &RouteTable) -> String {
             };
             writeln!(text, "  {path} -> {}", show_route(&rule.route)).unwrap();
         }
+        if let Some(route) = &routes.passthrough {
+            writeln!(text, "  TLS passed through -> {}", show_route(route)).unwrap();
+        }
         if let Some(path) = &routes.app_root {
             writeln!(text, "  / redirects to {path}").unwrap();
         }
@@ -301,6 +327,9 @@ fn show_route(route: &Route) -> String {
     }
     if route.filters.forwarding != Forwarding::default() {
         write!(filters, " {:?}", route.filters.forwarding).unwrap();
+    }
+    if let Some(upstream) = &route.filters.upstream {
+        write!(filters, " {upstream:?}").unwrap();
     }
     format!("{target}{filters} by {}", route.ingress)
 }

@@ -33,6 +33,9 @@ use installation::Installation;
 /// membership go out at once, and packets of new connections that are under way still arrive.
 const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 
+/// After so long without a change the objects are translated again: a certificate may have come near its end.
+const LOOK_AGAIN: Duration = Duration::from_hours(1);
+
 /// How often the file of `--ticket-key-file` is read again.
 const TICKET_KEY_EVERY: Duration = Duration::from_secs(30);
 
@@ -219,7 +222,11 @@ async fn next_change(
     translator: &Arc<Mutex<Translator>>,
 ) -> anyhow::Result<Change> {
     loop {
-        objects.changed().await.context("the source of objects ended")?;
+        tokio::select! {
+            changed = objects.changed() => changed.context("the source of objects ended")?,
+            // Time changes something, too: certificates expire.
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
         let since = Instant::now();
         let Some(latest) = objects.borrow_and_update().clone() else { continue };
         let now = jiff::Timestamp::now().as_second();
@@ -261,6 +268,7 @@ fn settings(arguments: &RunArgs) -> Settings {
         also_class: arguments.also_class.clone(),
         watch_without_class: arguments.watch_ingress_without_class,
         default_backend: arguments.default_backend.clone(),
+        node: node_name(arguments).ok(),
         now: 0,
     }
 }

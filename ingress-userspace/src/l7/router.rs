@@ -49,6 +49,8 @@ pub struct Router {
     any: Option<Arc<HostTable>>,
     /// Some host wants certificates of its clients.
     has_policies: bool,
+    /// The TLS connections of some host are passed through.
+    has_passthrough: bool,
     default: Option<RouteEntry>,
 }
 
@@ -62,6 +64,8 @@ struct HostTable {
     default: Option<RouteEntry>,
     /// What it wants of its clients' certificates.
     policy: Option<Arc<Policy>>,
+    /// Where its TLS connections go as they are.
+    passthrough: Option<RouteEntry>,
 }
 
 impl Router {
@@ -80,9 +84,11 @@ impl Router {
                     source: routes.clone(),
                     paths: PathTable::compile(&routes.paths, &mut entry),
                     default: routes.default.as_ref().map(&mut entry),
+                    passthrough: routes.passthrough.as_ref().map(&mut entry),
                     policy: routes.client_auth.as_ref().map(|auth| Arc::new(Policy::new(auth))),
                 }),
             };
+            router.has_passthrough |= compiled.passthrough.is_some();
             router.has_policies |= compiled.policy.is_some();
             match pattern {
                 HostPattern::Exact(host) => drop(router.exact.insert(host.as_str().into(), compiled)),
@@ -119,6 +125,14 @@ impl Router {
         self.table_of(host)?.policy.as_ref()
     }
 
+    /// Where the TLS connections of a host go as they are. `None`: they end here.
+    pub fn passthrough(&self, host: &str) -> Option<&RouteEntry> {
+        if !self.has_passthrough {
+            return None;
+        }
+        self.table_of(host)?.passthrough.as_ref()
+    }
+
     fn table_of(&self, host: &str) -> Option<&HostTable> {
         if let Some(table) = self.exact.get(host) {
             return Some(table);
@@ -149,11 +163,13 @@ fn same_routes(old: &HostRoutes, new: &HostRoutes) -> bool {
         && old.app_root == new.app_root
         && old.paths.iter().zip(&new.paths).all(|(a, b)| a.path == b.path && same(&a.route, &b.route))
         && old.client_auth == new.client_auth
-        && match (&old.default, &new.default) {
-            (Some(a), Some(b)) => same(a, b),
-            (None, None) => true,
-            _ => false,
-        }
+        && [(&old.default, &new.default), (&old.passthrough, &new.passthrough)].into_iter().all(|pair| {
+            match pair {
+                (Some(a), Some(b)) => same(a, b),
+                (None, None) => true,
+                _ => false,
+            }
+        })
 }
 
 #[cfg(test)]

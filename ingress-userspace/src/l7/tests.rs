@@ -26,7 +26,7 @@ struct Rules(Snapshot);
 impl Rules {
     /// `host` may be `*.foo.com` or empty; `path` is a prefix. `endpoints`: of the Service `name`.
     fn rule(mut self, host: &str, path: &str, name: &str, endpoints: &[SocketAddr]) -> Self {
-        let id = ClusterId { namespace: "default".into(), service: name.into(), port: 80 };
+        let id = ClusterId { namespace: "default".into(), service: name.into(), port: 80, by_service: false };
         let mut endpoints: Vec<Endpoint> =
             endpoints.iter().map(|&address| Endpoint { address, node: None }).collect();
         endpoints.sort_by_key(|endpoint| endpoint.address);

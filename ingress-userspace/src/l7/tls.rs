@@ -7,6 +7,7 @@ mod certificates;
 pub mod client_auth;
 mod config;
 mod name;
+mod passthrough;
 mod policies;
 pub mod stream;
 pub mod tickets;

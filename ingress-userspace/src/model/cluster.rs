@@ -13,6 +13,8 @@ pub struct ClusterId {
     pub service: String,
     /// The Service's port number (a name is resolved by `translate`).
     pub port: u16,
+    /// Its one endpoint is the Service's own address (`service-upstream`).
+    pub by_service: bool,
 }
 
 impl fmt::Display for ClusterId {

@@ -66,6 +66,8 @@ pub enum Reason {
     Conflict,
     /// We don't do this (yet): an annotation, a resource backend.
     Unsupported,
+    /// It is good now, but not for long.
+    Expiring,
     /// A pool has no free address left.
     Exhausted,
 }

@@ -40,6 +40,8 @@ pub struct HostRoutes {
     pub client_auth: Option<Arc<ClientAuth>>,
     /// `app-root` of the oldest Ingress of this host that has it: where `/` is redirected to.
     pub app_root: Option<Arc<str>>,
+    /// `ssl-passthrough`: where its TLS connections go as they are. What else is here is for plain HTTP.
+    pub passthrough: Option<Arc<Route>>,
 }
 
 /// One path of one host.

@@ -51,6 +51,10 @@ pub(super) struct Annotations {
     upstream_vhost: Option<Arc<str>>,
     forwarding: Forwarding,
     upstream: Option<Arc<Upstream>>,
+    /// `ssl-passthrough`: TLS connections of its hosts are passed through as they are.
+    pub(super) passthrough: bool,
+    /// `service-upstream`: the Service's address stands for its endpoints.
+    pub(super) by_service: bool,
     /// Where `/` of its hosts leads.
     pub(super) app_root: Option<Arc<str>>,
 }
@@ -112,6 +116,8 @@ impl Annotations {
         let body_limit = body_size::read(&mut reader);
         let forwarding = forwarding::read(&mut reader);
         no_effect::read(&mut reader);
+        let passthrough = passthrough(&mut reader, has_rules);
+        let by_service = reader.boolean("service-upstream").unwrap_or(false);
         let upstream = upstream::read(&mut reader, objects);
         locked |= upstream.is_err();
         let redirect = redirect::read(&mut reader);
@@ -144,6 +150,8 @@ impl Annotations {
             upstream_vhost,
             forwarding,
             upstream: upstream.ok().flatten(),
+            by_service,
+            passthrough,
             app_root,
         })
     }
@@ -166,6 +174,16 @@ impl Annotations {
             upstream: self.upstream.clone(),
         }
     }
+}
+
+/// `ssl-passthrough` needs names: SNI is all that can be seen of a connection.
+fn passthrough(reader: &mut Reader<'_>, has_rules: bool) -> bool {
+    let wanted = reader.boolean("ssl-passthrough").unwrap_or(false);
+    if wanted && !has_rules {
+        let message = "connections are passed through by host, and this Ingress names none";
+        reader.problem("ssl-passthrough", Reason::InvalidValue, message, "write a rule");
+    }
+    wanted && has_rules
 }
 
 /// The annotations that no group has taken yet.

@@ -68,33 +68,55 @@ enum Condition {
 }
 
 /// The endpoints that may get requests now: the ready ones, or, if none is, those that are still serving while
-/// terminating. `port` is the name of the Service's port.
+/// terminating. `port` is the name of the Service's port. Where every one of them says for which zones it is
+/// (`hints.forZones`) and some are for `zone`, those; as kube-proxy does it.
 pub(super) fn endpoints<'s>(
     slices: impl Iterator<Item = &'s Arc<EndpointSlice>>,
     port: Option<&str>,
+    zone: Option<&str>,
     problems: &mut Problems,
 ) -> Vec<Endpoint> {
     // An address may be in two slices while it moves from one to the other: the better condition counts.
-    let mut found: BTreeMap<SocketAddr, (Condition, Option<String>)> = BTreeMap::new();
+    let mut found: BTreeMap<SocketAddr, (Condition, Option<String>, ForUs)> = BTreeMap::new();
     for slice in slices {
         let Some(port) = port_of(slice, port) else { continue };
         for (index, endpoint) in slice.endpoints.iter().enumerate() {
             let condition = condition(endpoint);
             for address in addresses(slice, index, endpoint, problems) {
-                let entry = found.entry(SocketAddr::new(address, port)).or_insert((condition, None));
+                let entry =
+                    found.entry(SocketAddr::new(address, port)).or_insert((condition, None, ForUs::Unsaid));
                 entry.0 = entry.0.max(condition);
+                entry.2 = for_us(endpoint, zone);
                 if entry.1.is_none() {
                     entry.1.clone_from(&endpoint.node_name);
                 }
             }
         }
     }
-    let best = found.values().map(|(condition, _)| *condition).max().filter(|best| *best > Condition::Down);
-    found
-        .into_iter()
-        .filter(|(_, (condition, _))| Some(*condition) == best)
-        .map(|(address, (_, node))| Endpoint { address, node })
-        .collect()
+    let best = found.values().map(|(condition, ..)| *condition).max().filter(|best| *best > Condition::Down);
+    found.retain(|_, (condition, ..)| Some(*condition) == best);
+    let hints = || found.values().map(|(.., for_us)| *for_us);
+    if hints().all(|hint| hint != ForUs::Unsaid) && hints().any(|hint| hint == ForUs::Yes) {
+        found.retain(|_, (.., for_us)| *for_us == ForUs::Yes);
+    }
+    found.into_iter().map(|(address, (_, node, _))| Endpoint { address, node }).collect()
+}
+
+/// Whether an endpoint is for our zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForUs {
+    Unsaid,
+    Yes,
+    No,
+}
+
+fn for_us(endpoint: &EndpointObject, zone: Option<&str>) -> ForUs {
+    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
+    match zone {
+        Some(zone) if hints.iter().any(|hint| hint.name == zone) => ForUs::Yes,
+        Some(_) if !hints.is_empty() => ForUs::No,
+        _ => ForUs::Unsaid,
+    }
 }
 
 /// The number that the Service's port has in this slice: found by name, since `targetPort` may be a name that means

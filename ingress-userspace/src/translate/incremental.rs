@@ -119,7 +119,7 @@ impl Translator {
         let (certificates, good_until) =
             tls::certificates(objects, settings, &served, &mut self.parsed, &mut problems);
         self.parsed.sweep();
-        let mut backends = Backends::new(objects);
+        let mut backends = Backends::new(objects, node::zone(objects, settings.node.as_deref()));
         let (routes, vip_routes) = vip_routes::tables(&served, &vips, &mut problems, |some, problems| {
             ingress::routes(some, settings, &certificates, &mut backends, problems)
         });
@@ -156,10 +156,11 @@ impl Translator {
 
 /// The clusters that a Service can have.
 fn ports_of(service: &Key) -> std::ops::RangeInclusive<ClusterId> {
-    let id = |port| ClusterId {
+    let id = |port, by_service| ClusterId {
         namespace: service.namespace.to_string(),
         service: service.name.to_string(),
         port,
+        by_service,
     };
-    id(0)..=id(u16::MAX)
+    id(0, false)..=id(u16::MAX, true)
 }

@@ -56,6 +56,7 @@ struct Host {
     default: Option<Arc<Route>>,
     client_auth: Option<Arc<ClientAuth>>,
     app_root: Option<Arc<str>>,
+    passthrough: Option<Arc<Route>>,
 }
 
 /// Longest path first, at equal length `Exact` before `Prefix`, then by bytes.
@@ -74,8 +75,8 @@ impl Rank {
 
 impl Host {
     fn finish(self) -> HostRoutes {
-        let Self { paths, default, client_auth, app_root } = self;
-        HostRoutes { paths: paths.into_values().collect(), default, client_auth, app_root }
+        let Self { paths, default, client_auth, app_root, passthrough } = self;
+        HostRoutes { paths: paths.into_values().collect(), default, client_auth, app_root, passthrough }
     }
 }
 
@@ -87,10 +88,10 @@ impl Table<'_, '_> {
         has_certificate: &dyn Fn(&HostPattern) -> bool,
     ) {
         let Some(spec) = &ingress.spec else { return };
-        let default = spec
-            .default_backend
-            .as_ref()
-            .map(|backend| self.backends.target(reference, "spec.defaultBackend", backend, self.problems));
+        let default = spec.default_backend.as_ref().map(|backend| {
+            let by_service = annotations.by_service;
+            self.backends.target(reference, "spec.defaultBackend", backend, by_service, self.problems)
+        });
         let rules = spec.rules.as_deref().unwrap_or_default();
         if rules.is_empty() {
             match default {
@@ -149,6 +150,7 @@ impl Table<'_, '_> {
         if let (Some(host), Some(path)) = (self.hosts.get_mut(pattern), &routes.annotations.app_root) {
             host.app_root.get_or_insert_with(|| Arc::clone(path));
         }
+        self.passthrough_conflict(pattern, field, routes);
         for (index, entry) in paths.iter().enumerate() {
             let field = format!("{field}.http.paths[{index}]");
             let matched = match path::parse(entry.path.as_deref(), &entry.path_type) {
@@ -168,9 +170,18 @@ impl Table<'_, '_> {
                 routes.reference,
                 &format!("{field}.backend"),
                 &entry.backend,
+                routes.annotations.by_service,
                 self.problems,
             );
             let Some(host) = self.hosts.get_mut(pattern) else { continue };
+            // One connection has one backend: that of `/`, or the first.
+            if routes.annotations.passthrough
+                && host.paths.values().all(|rule| rule.route.ingress == *routes.reference)
+                && (host.passthrough.is_none()
+                    || matches!(&matched, PathMatch::Prefix(path) if path.is_empty()))
+            {
+                host.passthrough = Some(routes.route(target.clone(), tls));
+            }
             match host.paths.entry(Rank::of(&matched)) {
                 Entry::Vacant(place) => {
                     place.insert(PathRule { path: matched, route: routes.route(target, tls) });
@@ -196,6 +207,31 @@ impl Table<'_, '_> {
                 }
             }
         }
+    }
+
+    /// TLS connections of a host are passed through as a whole or not at all: who came first decides.
+    fn passthrough_conflict(&mut self, pattern: &HostPattern, field: &str, routes: &Routes<'_>) {
+        let Some(host) = self.hosts.get(pattern) else { return };
+        let of_others = |route: &&Arc<Route>| route.ingress != *routes.reference;
+        let passed = host.passthrough.as_ref().filter(of_others);
+        let opened = host.paths.values().map(|rule| &rule.route).find(of_others);
+        let (owner, what) = match (routes.annotations.passthrough, passed, opened) {
+            (false, Some(owner), _) => {
+                (owner, "has its TLS connections passed through; these paths are reached by plain HTTP only")
+            }
+            (true, Some(owner), _) => (owner, "has its TLS connections passed through already"),
+            (true, None, Some(owner)) => {
+                (owner, "has paths there; its TLS connections are not passed through")
+            }
+            _ => return,
+        };
+        self.problems.add(
+            routes.reference,
+            format!("{field}.host"),
+            Reason::Conflict,
+            format!("{} of {}, which came first, {what}", host::show(pattern), owner.ingress),
+            "give one of the two another host",
+        );
     }
 
     fn host_default(&mut self, pattern: &HostPattern, route: Arc<Route>, reference: &ObjectRef) {

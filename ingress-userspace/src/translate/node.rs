@@ -10,6 +10,8 @@ use crate::source::{Objects, Stored as _};
 
 /// `kubectl explain` does not know this well-known label; its presence alone counts, whatever its value.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// Share of new flows relative to the other nodes.
 const WEIGHT: &str = "xdp-ingress.io/weight";
 /// Larger weights would leave the others next to nothing.
@@ -18,6 +20,12 @@ const MAX_WEIGHT: u32 = 1000;
 /// All nodes, by name.
 pub(super) fn nodes(objects: &Objects, problems: &mut Problems) -> Vec<Node> {
     objects.nodes.iter().map(|(_, node)| translate(node, &node.reference(), problems)).collect()
+}
+
+/// The zone of a node, by its well-known label.
+pub(super) fn zone(objects: &Objects, node: Option<&str>) -> Option<String> {
+    let node = objects.nodes.get("", node?)?;
+    node.metadata.labels.as_ref()?.get(ZONE).filter(|zone| !zone.is_empty()).cloned()
 }
 
 fn translate(node: &NodeObject, reference: &ObjectRef, problems: &mut Problems) -> Node {

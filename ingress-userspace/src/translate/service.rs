@@ -1,6 +1,7 @@
 //! Services: a backend's name and port to a cluster. Each is asked for once, however many routes lead to it, and built by `incremental`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::networking::v1::IngressBackend;
@@ -8,12 +9,14 @@ use k8s_openapi::api::networking::v1::IngressBackend;
 use super::DefaultBackend;
 use super::endpoints::{self, Slices};
 use super::problems::Problems;
-use crate::model::{Cluster, ClusterId, ObjectRef, Problem, Reason, Target};
+use crate::model::{Cluster, ClusterId, Endpoint, ObjectRef, Problem, Reason, Target};
 use crate::source::{Key, Objects};
 
 /// The clusters that routes lead to.
 pub(super) struct Backends<'a> {
     objects: &'a Objects,
+    /// That of our own node.
+    zone: Option<String>,
     wanted: BTreeMap<ClusterId, Wanted>,
 }
 
@@ -22,13 +25,23 @@ pub(super) struct Backends<'a> {
 pub(super) struct Wanted {
     /// The name of the Service's port, by which EndpointSlices know it.
     port: Option<String>,
+    /// Whose endpoints are preferred, where EndpointSlices say for whom they are.
+    zone: Option<String>,
+    /// The Service's own addresses, in place of its endpoints.
+    addresses: Vec<IpAddr>,
 }
 
 impl Wanted {
     /// The cluster with the endpoints of now.
     pub(super) fn cluster(&self, id: &ClusterId, slices: &Slices, problems: &mut Problems) -> Cluster {
+        if id.by_service {
+            let endpoint =
+                |address: &IpAddr| Endpoint { address: SocketAddr::new(*address, id.port), node: None };
+            return Cluster { id: id.clone(), endpoints: self.addresses.iter().map(endpoint).collect() };
+        }
         let service = Key::new(&id.namespace, &id.service);
-        let endpoints = endpoints::endpoints(slices.of(&service), self.port.as_deref(), problems);
+        let (port, zone) = (self.port.as_deref(), self.zone.as_deref());
+        let endpoints = endpoints::endpoints(slices.of(&service), port, zone, problems);
         Cluster { id: id.clone(), endpoints }
     }
 }
@@ -44,8 +57,8 @@ enum PortRef<'a> {
 }
 
 impl<'a> Backends<'a> {
-    pub(super) fn new(objects: &'a Objects) -> Self {
-        Self { objects, wanted: BTreeMap::new() }
+    pub(super) fn new(objects: &'a Objects, zone: Option<String>) -> Self {
+        Self { objects, zone, wanted: BTreeMap::new() }
     }
 
     /// Where a backend of an Ingress leads; `field` is its path.
@@ -54,9 +67,10 @@ impl<'a> Backends<'a> {
         ingress: &ObjectRef,
         field: &str,
         backend: &IngressBackend,
+        by_service: bool,
         problems: &mut Problems,
     ) -> Target {
-        match self.resolve_backend(&ingress.namespace, backend) {
+        match self.resolve_backend(&ingress.namespace, backend, by_service) {
             Ok(id) => Target::Cluster(id),
             Err((below, reason, message, hint)) => {
                 problems.add(
@@ -74,7 +88,7 @@ impl<'a> Backends<'a> {
     /// Where `--default-backend` leads.
     pub(super) fn default_target(&mut self, backend: &DefaultBackend, problems: &mut Problems) -> Target {
         let port = backend.port.parse().map_or(PortRef::Name(&backend.port), PortRef::Number);
-        match self.resolve(&backend.namespace, &backend.service, port) {
+        match self.resolve(&backend.namespace, &backend.service, port, false) {
             Ok(id) => Target::Cluster(id),
             Err((_, reason, message, hint)) => {
                 problems.push(Problem {
@@ -94,7 +108,12 @@ impl<'a> Backends<'a> {
         self.wanted
     }
 
-    fn resolve_backend(&mut self, namespace: &str, backend: &IngressBackend) -> Result<ClusterId, Wrong> {
+    fn resolve_backend(
+        &mut self,
+        namespace: &str,
+        backend: &IngressBackend,
+        by_service: bool,
+    ) -> Result<ClusterId, Wrong> {
         if let Some(resource) = &backend.resource {
             return Err((
                 ".resource",
@@ -129,10 +148,16 @@ impl<'a> Backends<'a> {
                 }
             },
         };
-        self.resolve(namespace, &service.name, port)
+        self.resolve(namespace, &service.name, port, by_service)
     }
 
-    fn resolve(&mut self, namespace: &str, name: &str, port: PortRef<'_>) -> Result<ClusterId, Wrong> {
+    fn resolve(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        port: PortRef<'_>,
+        by_service: bool,
+    ) -> Result<ClusterId, Wrong> {
         let Some(service) = self.objects.services.get(namespace, name) else {
             return Err((
                 ".service.name",
@@ -155,10 +180,26 @@ impl<'a> Backends<'a> {
                 format!("Service {namespace}/{name} has port {}, which is out of range", found.port);
             (".service.port", Reason::InvalidValue, message, "correct the Service: 1 to 65535".to_owned())
         })?;
-        let id = ClusterId { namespace: namespace.to_owned(), service: name.to_owned(), port: number };
-        self.wanted.entry(id.clone()).or_insert_with(|| Wanted { port: found.name.clone() });
+        let addresses = if by_service { addresses(service) } else { Vec::new() };
+        // A headless Service has no address: its endpoints it is, as with ingress-nginx.
+        let by_service = !addresses.is_empty();
+        let id =
+            ClusterId { namespace: namespace.to_owned(), service: name.to_owned(), port: number, by_service };
+        let (port, zone) = (found.name.clone(), self.zone.clone());
+        self.wanted.entry(id.clone()).or_insert(Wanted { port, zone, addresses });
         Ok(id)
     }
+}
+
+/// The addresses of a Service, in order.
+fn addresses(service: &Service) -> Vec<IpAddr> {
+    let spec = service.spec.as_ref();
+    let all = spec.and_then(|spec| spec.cluster_ips.as_deref()).unwrap_or_default();
+    let first = spec.and_then(|spec| spec.cluster_ip.as_ref());
+    let mut addresses: Vec<IpAddr> = all.iter().chain(first).filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn find_port<'s>(service: &'s Service, wanted: PortRef<'_>) -> Result<&'s ServicePort, Wrong> {

@@ -150,6 +150,9 @@ fn wanted(
     wanted
 }
 
+/// How long before its end a certificate is spoken of, in seconds: two weeks. Renewals usually come a month before.
+const EXPIRES_SOON: i64 = 14 * 24 * 3600;
+
 /// Secrets, each parsed once.
 struct Secrets<'a> {
     objects: &'a Objects,
@@ -185,7 +188,19 @@ impl Secrets<'_> {
                 format!("expired at {}; it is served, but clients will refuse it", time(*not_after)),
                 "renew the certificate",
             ),
-            Ok(Pair { not_after, .. }) => self.good_until = self.good_until.min(*not_after),
+            Ok(Pair { not_after, .. }) if *not_after - EXPIRES_SOON < self.settings.now => {
+                self.good_until = self.good_until.min(*not_after);
+                problems.add(
+                    source,
+                    "data[tls.crt]",
+                    Reason::Expiring,
+                    format!("expires at {}; until then it is served", time(*not_after)),
+                    "renew the certificate; whatever renews it by itself is late",
+                );
+            }
+            Ok(Pair { not_after, .. }) => {
+                self.good_until = self.good_until.min(*not_after - EXPIRES_SOON);
+            }
             Err(wrong) => problems.add(
                 source,
                 wrong.field,

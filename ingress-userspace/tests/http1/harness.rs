@@ -21,7 +21,8 @@ pub(crate) fn snapshot(endpoints: &[SocketAddr]) -> Snapshot {
 
 /// The same, with what annotations ask for.
 pub(crate) fn filtered(endpoints: &[SocketAddr], filters: Filters) -> Snapshot {
-    let id = ClusterId { namespace: "default".into(), service: "backend".into(), port: 80 };
+    let id =
+        ClusterId { namespace: "default".into(), service: "backend".into(), port: 80, by_service: false };
     let mut endpoints: Vec<Endpoint> =
         endpoints.iter().map(|&address| Endpoint { address, node: None }).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);

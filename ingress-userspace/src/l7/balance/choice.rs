@@ -86,11 +86,8 @@ fn key(parts: &[HashPart], head: &RequestHead<'_>) -> u64 {
             HashPart::Cookie(name) => {
                 let cookies = head.headers.get("cookie").unwrap_or_default().split(|byte| *byte == b';');
                 let value = cookies
-                    .filter_map(|pair| {
-                        let pair = pair.trim_ascii();
-                        pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-                    })
-                    .next();
+                    .map(<[u8]>::trim_ascii)
+                    .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
                 hash.add(value.unwrap_or_default());
             }
         }

@@ -9,7 +9,7 @@ fn address(last: u16) -> SocketAddr {
 
 fn backend(service: &str, ports: &[u16]) -> Backend {
     let endpoints = ports.iter().map(|&port| Endpoint { address: address(port), node: None }).collect();
-    let id = ClusterId { namespace: "n".into(), service: service.into(), port: 80 };
+    let id = ClusterId { namespace: "n".into(), service: service.into(), port: 80, by_service: false };
     Backend { key: ClusterKey(3), busy: Arc::default(), cluster: Arc::new(Cluster { id, endpoints }) }
 }
 
@@ -165,7 +165,7 @@ fn a_slow_start_gives_a_new_endpoint_few_requests() {
     let balancer = Balancer::default();
     balancer.cluster(&backend("a", &[1]));
     let state = balancer.cluster(&backend("a", &[1, 2]));
-    let choice = Choice { slow_start: Some(std::time::Duration::from_secs(3600)), ..Choice::default() };
+    let choice = Choice { slow_start: Some(std::time::Duration::from_hours(1)), ..Choice::default() };
     let new = (0..1000).filter(|_| state.pick(&[], choice).unwrap().address().port() == 2).count();
     assert!((30..200).contains(&new), "{new} of 1000");
 }

@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 fn id(service: &str, port: u16) -> ClusterId {
-    ClusterId { namespace: "default".into(), service: service.into(), port }
+    ClusterId { namespace: "default".into(), service: service.into(), port, by_service: false }
 }
 
 fn rule(host: HostPattern, path: &str, target: Target, filters: Filters) -> (HostPattern, HostRoutes) {

@@ -32,7 +32,8 @@ fn patient() -> Http1Config {
 }
 
 fn snapshot(endpoints: &[SocketAddr]) -> Snapshot {
-    let id = ClusterId { namespace: "default".into(), service: "backend".into(), port: 80 };
+    let id =
+        ClusterId { namespace: "default".into(), service: "backend".into(), port: 80, by_service: false };
     let mut endpoints: Vec<_> = endpoints.iter().map(|&address| Endpoint { address, node: None }).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
     let mut snapshot = Snapshot::default();

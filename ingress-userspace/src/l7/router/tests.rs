@@ -11,7 +11,12 @@ use crate::model::{ClusterId, Filters, Kind, ObjectRef, PathMatch, PathRule, Tar
 fn route(name: &str) -> Arc<Route> {
     Arc::new(Route {
         ingress: ObjectRef::new(Kind::Ingress, "default", name),
-        target: Target::Cluster(ClusterId { namespace: "default".into(), service: name.into(), port: 80 }),
+        target: Target::Cluster(ClusterId {
+            namespace: "default".into(),
+            service: name.into(),
+            port: 80,
+            by_service: false,
+        }),
         filters: Filters::default(),
     })
 }

@@ -12,11 +12,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::client::{Client, get};
 use super::{Router, Rules};
-use crate::model::{BackendTls, ClusterId, Filters, Target, Upstream, VerifyBackend};
+use crate::model::{BackendTls, ClusterId, Filters, HostPattern, Target, Upstream, VerifyBackend};
 
 type ChannelBody = http_body_util::combinators::BoxBody<Bytes, hyper::Error>;
 
@@ -142,7 +143,7 @@ fn echo(request: http::Request<Incoming>, seen: &str) -> http::Response<ChannelB
 }
 
 fn rules(upstream: Upstream, endpoint: SocketAddr) -> Rules {
-    let id = ClusterId { namespace: "default".into(), service: "one".into(), port: 80 };
+    let id = ClusterId { namespace: "default".into(), service: "one".into(), port: 80, by_service: false };
     let filters = Filters { upstream: Some(Arc::new(upstream)), ..Filters::default() };
     // Only for its cluster.
     Rules::default().rule("unused.test", "/", "one", &[endpoint]).route(
@@ -309,4 +310,55 @@ async fn http1_clients_of_grpc_backends_are_told() {
     let router = Router::start(&rules(Upstream { http2: true, ..Upstream::default() }, address));
     let answer = get_from(router).await;
     assert_eq!(answer.status, 505);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_passed_through_by_name_and_other_hosts_are_safe() {
+    let pki = pki("p.test", &[]);
+    let address = backend(Some(Arc::clone(&pki.server)), false).await;
+    let refused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut rules = Rules::default()
+        .rule("p.test", "/", "one", &[refused, address])
+        .rule("none.test", "/", "none", &[])
+        .rule("a.test", "/", "two", &[address]);
+    for host in ["p.test", "none.test"] {
+        let host = rules.0.routes.hosts.get_mut(&HostPattern::Exact(host.into())).unwrap();
+        host.passthrough = Some(Arc::clone(&host.paths[0].route));
+    }
+    let router = Router::start(&rules);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(pki.ca.clone())).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let trusting = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let https = router.https;
+    let ask =
+        async |config: Arc<rustls::ClientConfig>, sni: &'static str, host: &str| -> std::io::Result<String> {
+            let stream = tokio::net::TcpStream::connect(https).await?;
+            let connector = tokio_rustls::TlsConnector::from(config);
+            let mut stream = connector.connect(sni.try_into().unwrap(), stream).await?;
+            let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            // How the connection ends afterwards is not asked.
+            let _ = stream.read_to_string(&mut answer).await;
+            Ok(answer)
+        };
+    let trusting = Arc::new(trusting);
+    let any = super::tls::client_config(rustls::DEFAULT_VERSIONS, &[]);
+    for _ in 0..5 {
+        // The client sees the backend's own certificate, which it trusts, and the backend sees the name.
+        let answer = ask(Arc::clone(&trusting), "p.test", "p.test").await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("sni=Some(\"p.test\")"), "{answer}");
+    }
+    // Other names end here, with our certificate; requests for the name that is passed through are not let in.
+    assert!(ask(Arc::clone(&trusting), "a.test", "a.test").await.is_err());
+    let answer = ask(Arc::clone(&any), "a.test", "p.test").await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+    // Nobody to pass it to: the connection closes, and nothing else happens.
+    assert!(ask(Arc::clone(&any), "none.test", "none.test").await.is_err());
+    assert!(ask(trusting, "p.test", "p.test").await.is_ok());
 }

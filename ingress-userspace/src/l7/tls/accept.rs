@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client_auth::Policy;
 use super::config::Server;
+use super::passthrough;
 use super::stream::{self, Socket, TlsStream};
+use crate::l7::balance::ClusterState;
 use crate::l7::head::{ConnectionInfo, TlsInfo};
 use crate::l7::http1::Engine;
 use crate::l7::http2::Http2;
@@ -66,7 +68,7 @@ impl TlsAccept {
         })
     }
 
-    /// Handshakes under way.
+    /// Handshakes under way, and connections that are passed through.
     pub fn handshakes(&self) -> usize {
         self.handshakes.get()
     }
@@ -128,9 +130,13 @@ impl TlsAccept {
         };
         drop(permit);
         let (session, tls) = match handshake {
-            Ok(Ok(Some(done))) => done,
+            Ok(Ok(Shaken::Done(session, tls))) => (session, tls),
+            Ok(Ok(Shaken::PassedOn(to, hello))) => {
+                let _counted = Counted::new(&self.handshakes);
+                return passthrough::pass(&self.worker, stream, &hello, &to).await;
+            }
             // Somebody looked whether we are there.
-            Ok(Ok(None)) => return,
+            Ok(Ok(Shaken::Left)) => return,
             Ok(Err(_)) | Err(_) => return self.worker.stats.tls_failed.add(1),
         };
         let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -146,18 +152,20 @@ impl TlsAccept {
         }
     }
 
-    /// `None`: the client left without a word.
-    async fn handshake(
-        &self,
-        stream: &TcpStream,
-        local: SocketAddr,
-    ) -> io::Result<Option<(ServerConnection, TlsInfo)>> {
-        let Some(accepted) = client_hello(stream).await? else { return Ok(None) };
+    async fn handshake(&self, stream: &TcpStream, local: SocketAddr) -> io::Result<Shaken> {
+        let Some((accepted, read)) = client_hello(stream).await? else { return Ok(Shaken::Left) };
         // Names in SNI are ASCII; case does not matter (RFC 6066 3).
         let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
         // Who names no host gets what is wanted where rules name none.
         let host = name.as_deref().unwrap_or_default();
-        let policy = self.worker.live().router_at(local.ip().to_canonical()).client_policy(host).cloned();
+        let live = self.worker.live();
+        let router = live.router_at(local.ip().to_canonical());
+        if let Some(route) = router.passthrough(host) {
+            let backend = route.cluster.and_then(|key| live.backend(key));
+            let to = backend.map(|backend| self.worker.balancer.cluster(backend));
+            return Ok(Shaken::PassedOn(to, read));
+        }
+        let policy = router.client_policy(host).cloned();
         let config = match &policy {
             Some(policy) => self.config(policy).map_err(io::Error::other)?,
             None => Arc::clone(self.server.plain()),
@@ -173,11 +181,11 @@ impl TlsAccept {
         // What came together with the ClientHello.
         stream::process(stream, &mut session)?;
         stream::handshake(stream, &mut session).await?;
-        let Connection::Server(session) = session else { return Ok(None) };
+        let Connection::Server(session) = session else { return Ok(Shaken::Left) };
         let client = policy.as_ref().map(|policy| policy.judge(session.peer_certificates(), UnixTime::now()));
         let server_name = name.map(String::into_boxed_str);
         let tls = TlsInfo { server_name, policy: policy.map(|policy| policy.id), client };
-        Ok(Some((session, tls)))
+        Ok(Shaken::Done(session, tls))
     }
 
     fn config(&self, policy: &Policy) -> Result<Arc<ServerConfig>, rustls::Error> {
@@ -194,27 +202,38 @@ impl TlsAccept {
     }
 }
 
-/// Reads until it is known what the client wants. `None`: it closed before its first byte.
-async fn client_hello(stream: &TcpStream) -> io::Result<Option<rustls::server::Accepted>> {
+/// What became of a connection.
+enum Shaken {
+    /// Its handshake is done.
+    Done(ServerConnection, TlsInfo),
+    /// Its name's connections are passed through: where to, if there is such a cluster, and what was read of it.
+    PassedOn(Option<Rc<ClusterState>>, Vec<u8>),
+    /// The client left without a word.
+    Left,
+}
+
+/// Reads until it is known what the client wants, and gives what was read besides. `None`: it closed before its first
+/// byte.
+async fn client_hello(stream: &TcpStream) -> io::Result<Option<(rustls::server::Accepted, Vec<u8>)>> {
     let mut acceptor = Acceptor::default();
     let mut buffer = [0; HELLO];
-    let mut is_first = true;
+    let mut read = Vec::new();
     loop {
         stream.readable().await?;
         let count = match stream.try_read(&mut buffer) {
-            Ok(0) if is_first => return Ok(None),
+            Ok(0) if read.is_empty() => return Ok(None),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
-        is_first = false;
+        read.extend_from_slice(&buffer[..count]);
         let mut rest = &buffer[..count];
         while !rest.is_empty() {
             acceptor.read_tls(&mut rest)?;
         }
         match acceptor.accept() {
-            Ok(Some(accepted)) => return Ok(Some(accepted)),
+            Ok(Some(accepted)) => return Ok(Some((accepted, read))),
             Ok(None) => {}
             Err((error, mut alert)) => {
                 let _ = alert.write(&mut Socket(stream));

@@ -7,6 +7,10 @@ use crate::l7::live::Live;
 
 /// Whether a request for `host` came by a connection that may not carry it (421).
 pub fn is_misdirected(live: &Live, host: &str, connection: &ConnectionInfo, tls: &TlsInfo) -> bool {
+    // Whose TLS connections we do not even open has no requests on those that we do.
+    if live.router_at(connection.local.ip()).passthrough(host).is_some() {
+        return true;
+    }
     let wanted = live.router_at(connection.local.ip()).client_policy(host).map(|policy| policy.id);
     if wanted != tls.policy {
         return true;
