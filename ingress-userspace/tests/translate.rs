@@ -146,8 +146,8 @@ fn endpoints_alone_change_nothing_else() {
 fn the_end_of_a_certificate_is_said_before_it_comes() {
     let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
     let objects = read_once(&[input]).unwrap();
-    let mut translator = Translator::new(Settings { now: NOW, ..Settings::default() });
-    let (snapshot, _) = translator.translate(&objects, NOW);
+    let (snapshot, _) = translate(&objects, &Settings { now: NOW, ..Settings::default() });
+    let mut translator = Translator::new(Settings::default());
     let first = snapshot.certificates.iter().min_by_key(|certificate| certificate.not_after).unwrap();
     let day = 24 * 3600;
     for (now, expected) in [

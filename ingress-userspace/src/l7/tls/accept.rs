@@ -133,7 +133,7 @@ impl TlsAccept {
             Ok(Ok(Shaken::Done(session, tls))) => (session, tls),
             Ok(Ok(Shaken::PassedOn(to, hello))) => {
                 let _counted = Counted::new(&self.handshakes);
-                return passthrough::pass(&self.worker, stream, &hello, &to).await;
+                return passthrough::pass(&self.worker, stream, &hello, to.as_deref()).await;
             }
             // Somebody looked whether we are there.
             Ok(Ok(Shaken::Left)) => return,
@@ -203,6 +203,7 @@ impl TlsAccept {
 }
 
 /// What became of a connection.
+#[expect(clippy::large_enum_variant, reason = "moved once, and nearly always the large one")]
 enum Shaken {
     /// Its handshake is done.
     Done(ServerConnection, TlsInfo),

@@ -2,7 +2,6 @@
 //! endpoint as they are. Called by `accept` once the name is known.
 
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -18,12 +17,7 @@ use crate::l7::worker::Worker;
 const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Passes a connection through until both sides have ended it. `hello` is what was read of it.
-pub(super) async fn pass(
-    worker: &Worker,
-    mut client: TcpStream,
-    hello: &[u8],
-    to: &Option<Rc<ClusterState>>,
-) {
+pub(super) async fn pass(worker: &Worker, mut client: TcpStream, hello: &[u8], to: Option<&ClusterState>) {
     worker.stats.accepted.add(1);
     worker.stats.open.add(1);
     if let Some(cluster) = to
