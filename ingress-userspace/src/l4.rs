@@ -29,6 +29,7 @@ use ingress_common::abi::{Config as Behaviour, DEFAULT_MAX_FLOWS};
 use ingress_common::hash::FlowKey;
 use tokio::sync::watch;
 
+pub use ingress_common::abi::MAX_CANDIDATES;
 pub use load::{Attachment, Mode, StartError};
 pub use neighbour::Way;
 pub use status::{Generation, NodeStatus, Status, Totals, VipStatus};
@@ -58,6 +59,8 @@ pub struct Config {
     pub membership: membership::Config,
     /// Flows of other nodes that are remembered (8 bytes each).
     pub max_flows: u32,
+    /// Nodes of a slot among which a flow is looked for, 1 to [`MAX_CANDIDATES`] (more are taken for that).
+    pub candidates: usize,
     /// How often an owner repeats the announcement of a VIP.
     pub announce_interval: Duration,
     /// Log each verdict.
@@ -74,6 +77,7 @@ impl Config {
             pin_path: pin_path.into(),
             membership: membership::Config::default(),
             max_flows: DEFAULT_MAX_FLOWS,
+            candidates: 4,
             announce_interval: Duration::from_secs(30),
             bpf_log: false,
         }
@@ -86,6 +90,7 @@ pub struct L4 {
     node_name: String,
     orders: watch::Sender<Orders>,
     picture: watch::Receiver<Picture>,
+    tunnelled_mtu: watch::Receiver<Option<u16>>,
     attachments: Vec<Attachment>,
     counters: maps::Counters,
     engine: tokio::task::JoinHandle<()>,
@@ -128,6 +133,7 @@ impl L4 {
             .map_err(system("start the membership"))?;
         let (orders, order_inbox) = watch::channel(Orders::default());
         let (publish_picture, picture) = watch::channel(Picture::default());
+        let (publish_mtu, tunnelled_mtu) = watch::channel(None);
         let (peers, peers_inbox) = watch::channel(Vec::new());
         let (publish_surroundings, surroundings) = watch::channel(neighbour::Surroundings::default());
         tokio::spawn(neighbour::follow(netlink.clone(), changes, peers_inbox, publish_surroundings));
@@ -136,12 +142,14 @@ impl L4 {
             own_name: config.node_name.clone(),
             interfaces: config.interfaces,
             behaviour,
+            candidates: config.candidates,
             orders: order_inbox,
             view: membership.view(),
             membership,
             peers,
             surroundings,
             picture: publish_picture,
+            tunnelled_mtu: publish_mtu,
             netlink,
             writer,
             places,
@@ -157,6 +165,7 @@ impl L4 {
             node_name: config.node_name,
             orders,
             picture,
+            tunnelled_mtu,
             attachments: loaded.attachments,
             counters: loaded.counters,
             engine: tokio::spawn(engine.run()),
@@ -182,6 +191,12 @@ impl L4 {
     /// The last snapshot that is in the kernel; 0: none yet.
     pub fn generation(&self) -> Generation {
         self.picture.borrow().generation
+    }
+
+    /// How many bytes a client's packet may have, its IP header included, so that it fits into the tunnel to or from any peer.
+    /// `None` while no peer is behind a router.
+    pub fn tunnelled_mtu(&self) -> watch::Receiver<Option<u16>> {
+        self.tunnelled_mtu.clone()
     }
 
     /// Whether this node takes new flows. Its established ones go on either way.

@@ -25,7 +25,7 @@ pub mod upstream;
 pub mod worker;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +74,10 @@ pub struct L7 {
 struct Publisher {
     compiler: Compiler,
     vip_listeners: BTreeSet<Address>,
+    /// The sockets behind them once more, to set options on.
+    copies: Vec<(Address, TcpListener)>,
+    /// What clients of VIPs are told; see [`L7::limit_packets`].
+    packet_limit: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -156,11 +160,22 @@ impl L7 {
         self.shared.publish(Arc::new(live));
         if self.follow_vips {
             let wanted = listener::of_vips(&snapshot.vips);
-            self.follow(&mut publisher.vip_listeners, &wanted);
+            self.follow(&mut publisher, &wanted);
         }
     }
 
-    fn follow(&self, current: &mut BTreeSet<Address>, wanted: &BTreeSet<Address>) {
+    /// Clients of VIPs shall send packets of at most `mtu` bytes, IP header included; `None`: as big as the interface
+    /// takes. Holds for new connections.
+    pub fn limit_packets(&self, mtu: Option<u16>) {
+        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        publisher.packet_limit = mtu;
+        for (address, listener) in &publisher.copies {
+            limit_packets(address, listener, mtu);
+        }
+    }
+
+    fn follow(&self, publisher: &mut Publisher, wanted: &BTreeSet<Address>) {
+        let current = &mut publisher.vip_listeners;
         let gone: Vec<Address> = current.difference(wanted).copied().collect();
         if !gone.is_empty() {
             for address in &gone {
@@ -171,6 +186,7 @@ impl L7 {
                 let _ = worker.commands.send(Command::Unlisten(gone.clone()));
             }
             current.retain(|address| wanted.contains(address));
+            publisher.copies.retain(|(address, _)| wanted.contains(address));
         }
         for &address in wanted {
             if current.contains(&address) || self.fixed.contains(&address) {
@@ -178,6 +194,10 @@ impl L7 {
             }
             match listener::open(address.socket, self.workers.len()) {
                 Ok(opened) => {
+                    for listener in &opened {
+                        limit_packets(&address, listener, publisher.packet_limit);
+                        publisher.copies.extend(listener.try_clone().ok().map(|copy| (address, copy)));
+                    }
                     self.hand_out(address, opened);
                     current.insert(address);
                 }
@@ -189,7 +209,7 @@ impl L7 {
         }
     }
 
-    fn hand_out(&self, address: Address, listeners: Vec<std::net::TcpListener>) {
+    fn hand_out(&self, address: Address, listeners: Vec<TcpListener>) {
         tracing::info!(address = %address.socket, protocol = ?address.proto, "listening");
         for (worker, listener) in self.workers.iter().zip(listeners) {
             // A worker that has ended serves nothing.
@@ -230,6 +250,8 @@ impl L7 {
     /// cut off (0 if this was called before).
     pub async fn drain(&self, grace: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + grace;
+        // A listener is closed when its last copy is.
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).copies.clear();
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Drain(deadline));
         }
@@ -242,5 +264,12 @@ impl L7 {
             }
         }
         cut_off
+    }
+}
+
+/// What fails costs answers to packets that are too big, nothing else.
+fn limit_packets(address: &Address, listener: &TcpListener, mtu: Option<u16>) {
+    if let Err(error) = listener::limit_packets(listener, mtu) {
+        tracing::warn!(address = %address.socket, %error, "clients cannot be told to send smaller packets");
     }
 }

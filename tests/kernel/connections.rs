@@ -13,7 +13,7 @@ use ingress_common::{
     abi::{Ip4, Ip6},
     steer::Tuple,
 };
-use ingress_tests::packets::{CLIENT, CLIENT6, OTHERS_VIP, VIP, VIP6};
+use ingress_tests::packets::{CLIENT, CLIENT6, OTHERS_VIP, OTHERS_VIP6, VIP, VIP6};
 use rustix::{
     net::{AddressFamily, SocketType, accept, bind, connect, listen, socket, sockopt},
     thread::{UnshareFlags, unshare_unsafe},
@@ -28,7 +28,7 @@ pub(crate) fn own_namespace() -> Result<()> {
     for addr in [CLIENT, VIP, OTHERS_VIP] {
         ip(&["addr", "add", &format!("{}/32", Ipv4Addr::from(addr)), "dev", "lo"])?;
     }
-    for addr in [CLIENT6, VIP6] {
+    for addr in [CLIENT6, VIP6, OTHERS_VIP6] {
         ip(&["addr", "add", &format!("{addr}/128"), "dev", "lo", "nodad"])?;
     }
     Ok(())
@@ -50,13 +50,9 @@ impl Connection {
     pub(crate) fn open<A: Address>(tuple: &Tuple<A>) -> Result<Self> {
         let server = A::socket_addr(tuple.dst, tuple.dst_port.get());
         let client = A::socket_addr(tuple.src, tuple.src_port.get());
-        let listener = tcp(&server)?;
-        sockopt::set_socket_reuseaddr(&listener, true)?;
-        bind(&listener, &server).context("bind")?;
+        let listener = bound_socket(&server)?;
         listen(&listener, 1)?;
-        let near = tcp(&client)?;
-        sockopt::set_socket_reuseaddr(&near, true)?;
-        bind(&near, &client).context("bind")?;
+        let near = bound_socket(&client)?;
         connect(&near, &server).context("connect")?;
         let far = accept(&listener)?;
         for end in [&near, &far] {
@@ -66,9 +62,13 @@ impl Connection {
     }
 }
 
-fn tcp(addr: &SocketAddr) -> Result<OwnedFd> {
+/// A TCP socket bound to `addr`, to connect or to listen.
+pub(crate) fn bound_socket(addr: &SocketAddr) -> Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    Ok(socket(family, SocketType::STREAM, None)?)
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, addr).context("bind")?;
+    Ok(socket)
 }
 
 /// An address that a socket can have.

@@ -5,6 +5,7 @@ mod connections;
 mod differential;
 mod front;
 mod packets;
+mod sockets;
 mod verifier;
 
 use std::process::ExitCode;
@@ -20,8 +21,10 @@ fn main() -> ExitCode {
         eprintln!("kernel tests cannot run: {error:#}");
         return ExitCode::FAILURE;
     }
-    let trials =
-        [verifier::trials(), packets::trials(), differential::trials()].into_iter().flatten().collect();
+    let trials = [verifier::trials(), packets::trials(), sockets::trials(), differential::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 

@@ -143,13 +143,19 @@ fn skip(reader: &mut BufReader<&TcpStream>, bytes: usize) -> Option<()> {
     (copied == bytes as u64).then_some(())
 }
 
-/// `?sleep=MS` answers late; `?stream=N` sends the answer in N chunks, 100 ms apart.
+/// At most so many bytes of filling in an answer.
+const MOST_FILLING: u64 = 16 << 20;
+
+/// `?size=N` begins the answer with N bytes of filling; `?sleep=MS` answers late; `?stream=N` sends the answer in N chunks, 100 ms apart.
 fn respond(mut stream: &TcpStream, request: &Request, identity: &Identity, peer: SocketAddr) -> Result<()> {
     if let Some(sleep) = request.query("sleep") {
         thread::sleep(Duration::from_millis(sleep));
     }
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let mut body = format!("pod: {}\nnode: {}\npeer: {peer}\n", identity.pod, identity.node);
+    if let Some(size) = request.query("size") {
+        body.insert_str(0, &format!("{}\n", "x".repeat(size.min(MOST_FILLING) as usize)));
+    }
     write!(body, "request: {}\nbody: {} bytes\n", request.line, request.body)?;
     for (name, value) in &request.headers {
         writeln!(body, "header: {}: {value}", name.to_ascii_lowercase())?;

@@ -19,8 +19,6 @@ use ingress_common::{
     },
 };
 
-/// Candidates per slot.
-pub(crate) const K: usize = 4;
 /// Slots of the simulated tables.
 const SLOTS: usize = 256;
 /// Sets of the simulated flow tables: fewer places than there are flows, so that they push each other out.
@@ -57,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: HashMap<Id, SimNode>,
     /// All states of the membership, the last one is the present.
     pub(crate) states: Vec<Members>,
+    /// Candidates per slot.
+    k: usize,
 }
 
 /// What became of a packet.
@@ -92,8 +92,9 @@ fn index(observer: Id, id: Id) -> NodeIndex {
 }
 
 impl Cluster {
-    pub(crate) fn new(members: Members) -> Self {
-        let mut cluster = Self { nodes: HashMap::new(), states: vec![members.clone()] };
+    /// With `k` candidates per slot.
+    pub(crate) fn new(members: Members, k: usize) -> Self {
+        let mut cluster = Self { nodes: HashMap::new(), states: vec![members.clone()], k };
         for member in members {
             cluster.start(member.id);
         }
@@ -120,6 +121,7 @@ impl Cluster {
 
     /// The node hears of the present state, and its daemon rewrites the maps.
     pub(crate) fn hear(&mut self, id: Id) {
+        let k = self.k;
         let (age, members) = (self.states.len() - 1, self.present().clone());
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.age = age;
@@ -147,7 +149,7 @@ impl Cluster {
             .collect();
         let table = 1 - memory.config.active_slots;
         for (number, slot) in (0..).zip(&mut memory.slots[table as usize]) {
-            *slot = rank(&candidates, K, number);
+            *slot = rank(&candidates, k, number);
         }
         memory.config.active_slots = table;
     }
@@ -158,7 +160,7 @@ impl Cluster {
         self.nodes.iter().filter(|(_, node)| node.up).all(|(observer, node)| {
             let table = &node.memory.slots[node.memory.config.active_slots as usize];
             let slot = &table[(hash & 0xffff) as usize % SLOTS];
-            slot.order[..K].contains(&index(*observer, id))
+            slot.order[..self.k].contains(&index(*observer, id))
         })
     }
 

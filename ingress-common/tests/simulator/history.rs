@@ -9,7 +9,7 @@ use std::{
 use ingress_common::{abi::Ip4, hash::FlowKey, packet::tcp::TcpFlags, steer::Tuple};
 
 use crate::{
-    cluster::{Cluster, Fate, Id, K, Member, tuple},
+    cluster::{Cluster, Fate, Id, Member, tuple},
     random::Random,
 };
 
@@ -69,6 +69,7 @@ impl fmt::Display for Outcome {
 pub(crate) struct History {
     random: Random,
     growth: Growth,
+    k: usize,
     cluster: Cluster,
     /// Which node has the socket of each established flow.
     flows: HashMap<(usize, usize), Id>,
@@ -87,7 +88,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(seed: u64, growth: Growth) -> Self {
+    pub(crate) fn new(seed: u64, growth: Growth, k: usize) -> Self {
         let mut random = Random::new(seed);
         let count = 2 + random.below(6) as Id;
         let members = (0..count).map(|id| Member { id, draining: false }).collect();
@@ -95,7 +96,8 @@ impl History {
         Self {
             random,
             growth,
-            cluster: Cluster::new(members),
+            k,
+            cluster: Cluster::new(members, k),
             flows: HashMap::new(),
             next_id: count,
             joining: Vec::new(),
@@ -216,7 +218,7 @@ impl History {
     /// Whether this node may stop or start accepting new flows. In a bounded history only K - 1 nodes ever do: no more can come
     /// to rank before the one that got a flow.
     fn may_change(&mut self, id: Id) -> bool {
-        let limit = if self.growth == Growth::Any { usize::MAX } else { K - 1 };
+        let limit = if self.growth == Growth::Any { usize::MAX } else { self.k - 1 };
         if self.unsettled.len() >= limit && !self.unsettled.contains(&id) {
             return false;
         }

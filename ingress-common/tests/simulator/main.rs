@@ -10,6 +10,8 @@ mod random;
 
 use std::env;
 
+use ingress_common::abi::MAX_CANDIDATES;
+
 use history::{Growth, History, Outcome};
 
 const RUNS: u64 = 2000;
@@ -22,10 +24,10 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-fn run(growth: Growth) -> Outcome {
+fn run(growth: Growth, k: usize) -> Outcome {
     let mut total = Outcome::default();
     for seed in seeds() {
-        let outcome = History::new(seed, growth).play();
+        let outcome = History::new(seed, growth, k).play();
         assert!(
             outcome.broken_inside_the_bound.is_empty(),
             "history {seed}: flows broke though their node was among the best K everywhere \
@@ -34,7 +36,7 @@ fn run(growth: Growth) -> Outcome {
         );
         total += outcome;
     }
-    println!("{growth:?}: {total}");
+    println!("{growth:?}, K = {k}: {total}");
     total
 }
 
@@ -43,7 +45,7 @@ fn run(growth: Growth) -> Outcome {
 #[test]
 fn within_the_bound_nothing_breaks() {
     for growth in [Growth::WithinBound, Growth::CrashesHeard] {
-        let outcome = run(growth);
+        let outcome = run(growth, 4);
         assert_eq!(outcome.broken_outside_the_bound, 0, "{growth:?}");
         assert!(
             outcome.delivered > 10_000 || seeds().len() == 1,
@@ -55,7 +57,28 @@ fn within_the_bound_nothing_breaks() {
 /// The cluster grows as it likes: flows may break only if their node was pushed out of the best K, and few do.
 #[test]
 fn beyond_the_bound_few_break() {
-    let outcome = run(Growth::Any);
+    let outcome = run(Growth::Any, 4);
     let (broken, all) = (outcome.broken_outside_the_bound, outcome.opened);
     assert!(broken * 100 <= 3 * all, "{broken} of {all} flows broke");
+}
+
+/// Twice as many candidates: seven nodes may come and go, and nothing at all may break.
+#[test]
+fn with_eight_candidates_nothing_breaks_within_a_wider_bound() {
+    for growth in [Growth::WithinBound, Growth::CrashesHeard] {
+        let outcome = run(growth, MAX_CANDIDATES);
+        assert_eq!(outcome.broken_outside_the_bound, 0, "{growth:?}");
+        assert!(
+            outcome.delivered > 10_000 || seeds().len() == 1,
+            "the histories are too short to show anything"
+        );
+    }
+}
+
+/// As [`beyond_the_bound_few_break`], with eight candidates: far fewer.
+#[test]
+fn with_eight_candidates_hardly_any_break_beyond_the_bound() {
+    let outcome = run(Growth::Any, MAX_CANDIDATES);
+    let (broken, all) = (outcome.broken_outside_the_bound, outcome.opened);
+    assert!(broken * 1000 <= all, "{broken} of {all} flows broke");
 }

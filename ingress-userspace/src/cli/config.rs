@@ -156,6 +156,10 @@ pub struct RunArgs {
     /// nodes.
     #[arg(long, env = "XDP_INGRESS_GOSSIP_ABOVE", default_value_t = 32, value_name = "NODES")]
     pub gossip_above: usize,
+    /// How many nodes are candidates for a flow (1 to 8). More of them find it after bigger changes of the cluster, and a stray
+    /// packet is handed on more often. The same on all nodes.
+    #[arg(long, env = "XDP_INGRESS_CANDIDATES", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8), value_name = "NODES")]
+    pub candidates: u8,
     /// How often the owner of a VIP repeats its announcement (gratuitous ARP, unsolicited neighbour advertisement).
     #[arg(long, env = "XDP_INGRESS_ANNOUNCE_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub announce_interval: Duration,

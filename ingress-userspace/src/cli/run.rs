@@ -132,6 +132,7 @@ async fn serve_objects(
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
 
     let mut ticket_key = pin!(follow_ticket_key(arguments, daemon));
+    let mut tunnels = pin!(daemon.follow_tunnels());
     loop {
         tokio::select! {
             change = next_change(&mut objects, &translator) => {
@@ -141,6 +142,7 @@ async fn serve_objects(
                 reporter.start_with(&change);
             }
             never = &mut ticket_key => match never {},
+            never = &mut tunnels => match never {},
             () = stop.asked() => break,
         }
     }
@@ -303,6 +305,7 @@ fn l4_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l4::Config> {
         arguments.announce_interval >= Duration::from_secs(1),
         "--announce-interval must be 1s or more: each announcement is a broadcast on every uplink"
     );
+    config.candidates = usize::from(arguments.candidates);
     config.announce_interval = arguments.announce_interval;
     config.bpf_log = arguments.bpf_log;
     Ok(config)

@@ -48,12 +48,16 @@ pub(crate) struct Engine {
     pub(crate) own_name: String,
     pub(crate) interfaces: Vec<String>,
     pub(crate) behaviour: Behaviour,
+    /// Of each slot.
+    pub(crate) candidates: usize,
     pub(crate) orders: watch::Receiver<Orders>,
     pub(crate) membership: Membership,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) peers: watch::Sender<Vec<Declared>>,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
     pub(crate) picture: watch::Sender<Picture>,
+    /// See [`super::L4::tunnelled_mtu`].
+    pub(crate) tunnelled_mtu: watch::Sender<Option<u16>>,
     pub(crate) netlink: Netlink,
     pub(crate) writer: Writer,
     pub(crate) places: Places,
@@ -139,6 +143,9 @@ impl Engine {
         if is_known && !memory.has_failed {
             return;
         }
+        // Before packets go into the tunnels.
+        let mtu = desired.tunnelled_mtu();
+        self.tunnelled_mtu.send_if_modified(|before| std::mem::replace(before, mtu) != mtu);
         let start = Instant::now();
         let mut problem = self.apply(&desired).await;
         memory.has_failed = problem.is_some();
@@ -207,7 +214,8 @@ impl Engine {
         }
         let table = if self.writer.needs_table(desired) {
             let candidates = desired.candidates.clone();
-            match tokio::task::spawn_blocking(move || build(&candidates)).await {
+            let count = self.candidates;
+            match tokio::task::spawn_blocking(move || build(&candidates, count)).await {
                 Ok(table) => Some(table),
                 Err(error) => return Some(format!("cannot build the slot table: {error}")),
             }

@@ -114,6 +114,12 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
+    /// How many bytes a client's packet may have so that it fits into each tunnel; `None` without tunnels.
+    pub(crate) fn tunnelled_mtu(&self) -> Option<u16> {
+        let inner = |tunnel: &Tunnel| tunnel.mtu.saturating_sub(tunnel.overhead() as u16);
+        self.tunnels.values().map(inner).min()
+    }
+
     /// VIPs for which `node` answers.
     pub(crate) fn owned_by<'a>(&'a self, node: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
         self.owners.iter().filter(move |(_, owner)| *owner == node).map(|(vip, _)| *vip)

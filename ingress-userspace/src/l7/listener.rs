@@ -95,15 +95,30 @@ fn open_one(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// `TCP_DEFER_ACCEPT`: we are woken when there is a request to read, not before.
 fn defer_accept(socket: &Socket) -> io::Result<()> {
-    let seconds = DEFER_ACCEPT.as_secs() as libc::c_int;
+    set_tcp_option(socket, libc::TCP_DEFER_ACCEPT, DEFER_ACCEPT.as_secs() as libc::c_int)
+}
+
+/// Headers of IP and TCP in front of a segment, without options (RFC 6691: the segment size does not count those).
+const HEADERS4: u16 = 40;
+const HEADERS6: u16 = 60;
+
+/// Clients of new connections are told to send packets of at most `mtu` bytes, IP header included (`TCP_MAXSEG`); `None`: of
+/// what the interface takes.
+pub fn limit_packets(listener: &TcpListener, mtu: Option<u16>) -> io::Result<()> {
+    let headers = if listener.local_addr()?.is_ipv4() { HEADERS4 } else { HEADERS6 };
+    let size = mtu.map_or(0, |mtu| mtu.saturating_sub(headers));
+    set_tcp_option(listener, libc::TCP_MAXSEG, size.into())
+}
+
+fn set_tcp_option(socket: &impl AsRawFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the kernel reads one `int`, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of_val(&seconds) as libc::socklen_t,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

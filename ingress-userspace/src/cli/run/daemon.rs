@@ -110,6 +110,22 @@ impl Daemon {
         }
     }
 
+    /// Keeps telling the router's clients which packets fit into the tunnels between nodes. Never returns.
+    pub(super) async fn follow_tunnels(&self) -> std::convert::Infallible {
+        let mtu = lock(&self.l4).as_ref().map(L4::tunnelled_mtu);
+        if let Some(mut mtu) = mtu {
+            // Ends when the front does.
+            while mtu.changed().await.is_ok() {
+                let limit = *mtu.borrow_and_update();
+                tracing::info!(?limit, "size of clients' packets so that they fit into the tunnels to peers");
+                if let Some(l7) = self.l7.get() {
+                    l7.limit_packets(limit);
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Ends the front's part of the daemon; the program stays in the kernel.
     pub(super) async fn stop_front(&self) {
         let l4 = lock(&self.l4).take();

@@ -18,8 +18,6 @@ use ingress_common::rank::{Candidate, build_table};
 use super::{Desired, Places};
 use crate::l4::maps::{self, Maps};
 
-/// Candidates per slot (K).
-const CANDIDATES: usize = 4;
 /// A packet may still use a table this long after the switch.
 const GRACE: Duration = Duration::from_millis(1);
 
@@ -168,10 +166,10 @@ impl Writer {
     }
 }
 
-/// A table for these nodes: some milliseconds of work per node, so do it where nothing waits.
-pub(crate) fn build(candidates: &[Candidate]) -> Vec<Slot> {
+/// A table for these nodes with `count` candidates in each slot: some milliseconds of work per node, so do it where nothing waits.
+pub(crate) fn build(candidates: &[Candidate], count: usize) -> Vec<Slot> {
     let mut table = vec![Slot::EMPTY; SLOTS_LEN];
-    build_table(candidates, CANDIDATES, &mut table);
+    build_table(candidates, count, &mut table);
     table
 }
 
