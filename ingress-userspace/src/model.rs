@@ -8,6 +8,7 @@ mod forwarding;
 mod node;
 mod own_status;
 mod problem;
+mod rewrite;
 mod route;
 mod shared;
 mod upstream;
@@ -24,6 +25,7 @@ pub use forwarding::{Forwarding, Retry, RetryOn, RetryStatuses};
 pub use node::{Node, NodeIntent};
 pub use own_status::OwnStatus;
 pub use problem::{Kind, ObjectRef, Problem, Reason};
+pub use rewrite::{Piece, Rewrite, Template};
 pub use route::{
     Filters, HostPattern, HostRoutes, PathMatch, PathRule, Redirect, Route, RouteTable, SourceRange,
     SslRedirect, Target,

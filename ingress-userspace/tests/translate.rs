@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use xdp_ingress::model::{
-    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Problem, Reason, Route, RouteTable, Snapshot,
-    Target,
+    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Reason, Route, RouteTable,
+    Snapshot, Target, Template,
 };
 use xdp_ingress::source::{Key, Object, Objects, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
@@ -278,11 +278,15 @@ fn show_table(table: &RouteTable) -> String {
             let path = match &rule.path {
                 PathMatch::Exact(path) => format!("Exact {path}"),
                 PathMatch::Prefix(path) => format!("Prefix {path}/"),
+                PathMatch::Regex(path) => format!("Regex {path}"),
             };
             writeln!(text, "  {path} -> {}", show_route(&rule.route)).unwrap();
         }
         if let Some(route) = &routes.passthrough {
             writeln!(text, "  TLS passed through -> {}", show_route(route)).unwrap();
+        }
+        if let Some(host) = &routes.www_redirect {
+            writeln!(text, "  redirects to {host}").unwrap();
         }
         if let Some(path) = &routes.app_root {
             writeln!(text, "  / redirects to {path}").unwrap();
@@ -305,6 +309,14 @@ fn show_host(host: &HostPattern) -> String {
     }
 }
 
+fn show_template(template: &Template) -> String {
+    let pieces = template.0.iter().map(|piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Group(group) => format!("${group}"),
+    });
+    pieces.collect()
+}
+
 fn show_route(route: &Route) -> String {
     let target = match &route.target {
         Target::Cluster(id) => id.to_string(),
@@ -317,6 +329,12 @@ fn show_route(route: &Route) -> String {
     }
     if let Some(range) = &route.filters.source_range {
         write!(filters, " denies {:?} allows {:?}", range.deny, range.allow).unwrap();
+    }
+    if let Some(rewrite) = &route.filters.rewrite {
+        write!(filters, " to {}", show_template(&rewrite.target)).unwrap();
+        if let Some(prefix) = &rewrite.forwarded_prefix {
+            write!(filters, " prefix {}", show_template(prefix)).unwrap();
+        }
     }
     if let Some(host) = &route.filters.upstream_vhost {
         write!(filters, " vhost {host}").unwrap();

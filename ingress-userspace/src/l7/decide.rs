@@ -41,6 +41,10 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
         return Decision::Answer { answer: Answer::MISDIRECTED, ingress: IngressSlot::OTHER };
     }
     let router = live.router_at(head.connection.local.ip());
+    if let Some(to) = router.www_redirect(head.host) {
+        let answer = filter::www_redirect::request(to, head);
+        return Decision::Answer { answer, ingress: IngressSlot::OTHER };
+    }
     if head.path == "/"
         && let Some(path) = router.app_root(head.host)
         && let Err(answer) = filter::app_root::request(path, head)
@@ -61,6 +65,11 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
         return answer(early);
     }
     if let Err(early) = filter::request(&route.route.filters, head, &mut edits) {
+        return answer(early);
+    }
+    if let (Some(rewrite), Some(regex)) = (&route.route.filters.rewrite, &route.regex)
+        && let Err(early) = filter::rewrite::request(rewrite, regex, head, &mut edits)
+    {
         return answer(early);
     }
     if let Some(policy) = last

@@ -5,9 +5,11 @@ pub(in crate::l7) mod app_root;
 mod body_size;
 pub(in crate::l7) mod client_auth;
 mod redirect;
+pub(in crate::l7) mod rewrite;
 mod source_range;
 mod ssl_redirect;
 mod upstream_vhost;
+pub(in crate::l7) mod www_redirect;
 
 use crate::model::Filters;
 

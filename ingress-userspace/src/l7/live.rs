@@ -167,7 +167,7 @@ fn entry(
             (None, None)
         }
     };
-    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name, transport }
+    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name, transport, regex: None }
 }
 
 /// The hand-over of generations to the workers.

@@ -2,6 +2,7 @@
 //! does not grow with the number of rules. Made by `live`, asked by `decide`. Pure: no IO, no time.
 
 mod paths;
+mod regexes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::stats::IngressSlot;
 use super::tls::client_auth::Policy;
 use super::upstream::transport::Transport;
 use paths::PathTable;
+use regexes::Regexes;
 
 /// One rule's destination.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct RouteEntry {
     pub upstream_name: Box<str>,
     /// How its endpoints are spoken to; `None`: by plain HTTP/1.1.
     pub transport: Option<Arc<Transport>>,
+    /// What its path is, if that is a regex: for captures.
+    pub regex: Option<Arc<regex::bytes::Regex>>,
 }
 
 /// What a look-up found.
@@ -51,6 +55,8 @@ pub struct Router {
     has_policies: bool,
     /// The TLS connections of some host are passed through.
     has_passthrough: bool,
+    /// Some host is but another name.
+    has_other_names: bool,
     default: Option<RouteEntry>,
 }
 
@@ -61,6 +67,7 @@ type HostMap = HashMap<Box<str>, Arc<HostTable>, RandomState>;
 struct HostTable {
     source: HostRoutes,
     paths: PathTable,
+    regexes: Regexes,
     default: Option<RouteEntry>,
     /// What it wants of its clients' certificates.
     policy: Option<Arc<Policy>>,
@@ -83,6 +90,7 @@ impl Router {
                 _ => Arc::new(HostTable {
                     source: routes.clone(),
                     paths: PathTable::compile(&routes.paths, &mut entry),
+                    regexes: Regexes::compile(&routes.paths, &mut entry),
                     default: routes.default.as_ref().map(&mut entry),
                     passthrough: routes.passthrough.as_ref().map(&mut entry),
                     policy: routes.client_auth.as_ref().map(|auth| Arc::new(Policy::new(auth))),
@@ -90,6 +98,7 @@ impl Router {
             };
             router.has_passthrough |= compiled.passthrough.is_some();
             router.has_policies |= compiled.policy.is_some();
+            router.has_other_names |= compiled.source.www_redirect.is_some();
             match pattern {
                 HostPattern::Exact(host) => drop(router.exact.insert(host.as_str().into(), compiled)),
                 HostPattern::Wildcard(parent) => {
@@ -107,9 +116,19 @@ impl Router {
     /// does not fall back to a less exact one: its own default backend, then the global one.
     pub fn find(&self, host: &str, path: &str) -> Found<'_> {
         self.table_of(host)
-            .and_then(|table| table.paths.find(path).or(table.default.as_ref()))
+            .and_then(|table| {
+                table.regexes.find(path).or_else(|| table.paths.find(path)).or(table.default.as_ref())
+            })
             .or(self.default.as_ref())
             .map_or(Found::Nothing, Found::Route)
+    }
+
+    /// The host whose other name this is. `None`: it is no other name.
+    pub fn www_redirect(&self, host: &str) -> Option<&str> {
+        if !self.has_other_names {
+            return None;
+        }
+        self.table_of(host)?.source.www_redirect.as_deref()
     }
 
     /// Where `/` of a host is redirected to. `None`: nowhere.
@@ -161,6 +180,7 @@ fn same_routes(old: &HostRoutes, new: &HostRoutes) -> bool {
     let same = |a: &Arc<Route>, b: &Arc<Route>| Arc::ptr_eq(a, b) || a == b;
     old.paths.len() == new.paths.len()
         && old.app_root == new.app_root
+        && old.www_redirect == new.www_redirect
         && old.paths.iter().zip(&new.paths).all(|(a, b)| a.path == b.path && same(&a.route, &b.route))
         && old.client_auth == new.client_auth
         && [(&old.default, &new.default), (&old.passthrough, &new.passthrough)].into_iter().all(|pair| {

@@ -39,7 +39,10 @@ impl Rules {
     }
 
     fn redirect(self, host: &str) -> Self {
-        let filters = Filters { ssl_redirect: Some(SslRedirect { code: 308 }), ..Filters::default() };
+        let filters = Filters {
+            ssl_redirect: Some(SslRedirect { code: 308, keep_slash: false, with_port: false }),
+            ..Filters::default()
+        };
         self.route(host, "/", "redirect", Target::Missing, filters)
     }
 

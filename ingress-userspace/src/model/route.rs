@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{ClientAuth, ClusterId, Forwarding, ObjectRef, Upstream};
+use super::{ClientAuth, ClusterId, Forwarding, ObjectRef, Rewrite, Upstream};
 
 /// `spec.rules[].host`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub struct HostRoutes {
     pub app_root: Option<Arc<str>>,
     /// `ssl-passthrough`: where its TLS connections go as they are. What else is here is for plain HTTP.
     pub passthrough: Option<Arc<Route>>,
+    /// It has no rules: it is the other name (`from-to-www-redirect`) of this host, to which all requests are redirected.
+    pub www_redirect: Option<Arc<str>>,
 }
 
 /// One path of one host.
@@ -58,6 +60,8 @@ pub struct PathRule {
 pub enum PathMatch {
     /// Byte for byte.
     Exact(String),
+    /// By a case-insensitive regex over the whole path, `^` included; then all rules of the host are of this kind.
+    Regex(String),
     /// By whole `/`-separated elements; kept without its trailing slash (`/` is kept as the empty string).
     Prefix(String),
 }
@@ -95,6 +99,8 @@ pub struct Filters {
     pub ssl_redirect: Option<SslRedirect>,
     /// `denylist-source-range`, `allowlist-source-range`: who may ask, by address.
     pub source_range: Option<Arc<SourceRange>>,
+    /// `rewrite-target` with `x-forwarded-prefix`: only where the path is a regex.
+    pub rewrite: Option<Arc<Rewrite>>,
     /// `upstream-vhost`: the `Host` that the backend gets.
     pub upstream_vhost: Option<Arc<str>>,
     /// `proxy-*-timeout`, `proxy-next-upstream*`: read by the engines while a request is with its backend.
@@ -121,9 +127,13 @@ pub struct SourceRange {
     pub allow: Option<Vec<IpNet>>,
 }
 
-/// `nginx.ingress.kubernetes.io/ssl-redirect` and `force-ssl-redirect`.
+/// `ssl-redirect` and `force-ssl-redirect`, with `preserve-trailing-slash` and `use-port-in-redirects`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SslRedirect {
     /// The status: 308 by ingress-nginx's default (`http-redirect-code`).
     pub code: u16,
+    /// Keep a slash at the target's end, which ingress-nginx takes off.
+    pub keep_slash: bool,
+    /// Name the port.
+    pub with_port: bool,
 }

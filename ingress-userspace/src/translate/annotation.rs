@@ -7,10 +7,13 @@ mod client_auth;
 mod forwarding;
 mod no_effect;
 mod redirect;
+mod rewrite;
 mod source_range;
 mod ssl_redirect;
+mod table;
 mod upstream;
 mod upstream_vhost;
+mod www_redirect;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -47,6 +50,10 @@ pub(super) struct Annotations {
     ssl_redirect: ssl_redirect::SslRedirects,
     body_limit: Option<NonZeroU64>,
     redirect: Option<Redirect>,
+    /// `rewrite-target`, `use-regex`.
+    pub(super) rewrites: rewrite::Rewrites,
+    /// `from-to-www-redirect`.
+    pub(super) www_redirect: bool,
     source_range: Option<Arc<SourceRange>>,
     upstream_vhost: Option<Arc<str>>,
     forwarding: Forwarding,
@@ -121,6 +128,8 @@ impl Annotations {
         let upstream = upstream::read(&mut reader, objects);
         locked |= upstream.is_err();
         let redirect = redirect::read(&mut reader);
+        let rewrites = rewrite::Rewrites::read(&mut reader);
+        let www_redirect = www_redirect::read(&mut reader);
         let upstream_vhost = upstream_vhost::read(&mut reader);
         let app_root = app_root::read(&mut reader);
         let source_range = source_range::read(&mut reader);
@@ -137,7 +146,7 @@ impl Annotations {
             } else {
                 "this annotation is not honoured yet; the Ingress is served as if it were absent"
             };
-            reader.problem(name, Reason::Unsupported, message, "delete it if you can do without");
+            reader.problem(name, Reason::Unsupported, message, table::hint(name));
         }
         let source_range = source_range.ok().flatten();
         Some(Self {
@@ -146,6 +155,8 @@ impl Annotations {
             ssl_redirect,
             body_limit,
             redirect,
+            rewrites,
+            www_redirect,
             source_range,
             upstream_vhost,
             forwarding,
@@ -161,14 +172,16 @@ impl Annotations {
         if self.locked { Target::Missing } else { target }
     }
 
-    /// The filters of a route on a host that has (or has not) a certificate.
-    pub(super) fn filters(&self, tls: bool) -> Filters {
+    /// The filters of a route with this path (as written; none for a default backend) on a host that has (or has not) a
+    /// certificate.
+    pub(super) fn filters(&self, tls: bool, path: Option<&str>) -> Filters {
         Filters {
             body_limit: self.body_limit,
             // A locked Ingress answers nothing but 503.
             redirect: self.redirect.clone().filter(|_| !self.locked),
             ssl_redirect: self.ssl_redirect.filter(tls),
             source_range: self.source_range.clone(),
+            rewrite: path.and_then(|path| self.rewrites.of(path)).cloned(),
             upstream_vhost: self.upstream_vhost.clone(),
             forwarding: self.forwarding,
             upstream: self.upstream.clone(),

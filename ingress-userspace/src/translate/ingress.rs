@@ -1,11 +1,14 @@
 //! Ingresses: rules to routes. The oldest Ingress keeps a host and path that two of them claim.
 
+mod regex;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressRule;
 
+use self::regex::Written;
 use super::annotation::{self, Annotations, Served};
 use super::class::Owned;
 use super::problems::Problems;
@@ -25,11 +28,12 @@ pub(super) fn routes(
     problems: &mut Problems,
 ) -> RouteTable {
     let has_certificate = tls::serves(certificates);
-    let mut table = Table { hosts: BTreeMap::new(), default: None, backends, problems };
+    let mut table =
+        Table { hosts: BTreeMap::new(), other_names: BTreeMap::new(), default: None, backends, problems };
     for Served { owned, annotations } in served {
         table.ingress(owned, annotations, &has_certificate);
     }
-    let Table { hosts, default, backends, problems } = table;
+    let Table { hosts, other_names, default, backends, problems } = table;
     let default = default.or_else(|| {
         let backend = settings.default_backend.as_ref()?;
         Some(Arc::new(Route {
@@ -39,11 +43,21 @@ pub(super) fn routes(
             filters: Filters { body_limit: annotation::DEFAULT_BODY_LIMIT, ..Filters::default() },
         }))
     });
-    RouteTable { hosts: hosts.into_iter().map(|(pattern, host)| (pattern, host.finish())).collect(), default }
+    let mut finished: BTreeMap<_, _> =
+        hosts.into_iter().map(|(pattern, host)| finish(pattern, host, problems)).collect();
+    for (from, to) in other_names {
+        // A host that has rules of its own stays what it is, as with ingress-nginx.
+        finished
+            .entry(from)
+            .or_insert_with(|| HostRoutes { www_redirect: Some(to), ..HostRoutes::default() });
+    }
+    RouteTable { hosts: finished, default }
 }
 
 struct Table<'t, 'o> {
     hosts: BTreeMap<HostPattern, Host>,
+    /// `from-to-www-redirect`: a name, and the host to which it leads.
+    other_names: BTreeMap<HostPattern, Arc<str>>,
     default: Option<Arc<Route>>,
     backends: &'t mut Backends<'o>,
     problems: &'t mut Problems,
@@ -52,7 +66,7 @@ struct Table<'t, 'o> {
 #[derive(Default)]
 struct Host {
     /// In the order in which the first match wins.
-    paths: BTreeMap<Rank, PathRule>,
+    paths: BTreeMap<Rank, Written>,
     default: Option<Arc<Route>>,
     client_auth: Option<Arc<ClientAuth>>,
     app_root: Option<Arc<str>>,
@@ -66,18 +80,18 @@ struct Rank(std::cmp::Reverse<usize>, bool, String);
 impl Rank {
     fn of(path: &PathMatch) -> Self {
         let (is_prefix, text) = match path {
-            PathMatch::Exact(text) => (false, text),
+            // Regexes are made of the others, once all are known.
+            PathMatch::Exact(text) | PathMatch::Regex(text) => (false, text),
             PathMatch::Prefix(text) => (true, text),
         };
         Self(std::cmp::Reverse(text.len()), is_prefix, text.clone())
     }
 }
 
-impl Host {
-    fn finish(self) -> HostRoutes {
-        let Self { paths, default, client_auth, app_root, passthrough } = self;
-        HostRoutes { paths: paths.into_values().collect(), default, client_auth, app_root, passthrough }
-    }
+fn finish(pattern: HostPattern, host: Host, problems: &mut Problems) -> (HostPattern, HostRoutes) {
+    let Host { paths, default, client_auth, app_root, passthrough } = host;
+    let paths = regex::rules(&pattern, paths.into_values().collect(), problems);
+    (pattern, HostRoutes { paths, default, client_auth, app_root, passthrough, www_redirect: None })
 }
 
 impl Table<'_, '_> {
@@ -126,7 +140,7 @@ impl Table<'_, '_> {
             let tls = has_certificate(&pattern);
             self.rule(&pattern, rule, &field, tls, &mut routes);
             if let Some(target) = &default {
-                self.host_default(&pattern, routes.route(target.clone(), tls), reference);
+                self.host_default(&pattern, routes.route(target.clone(), tls, None), reference);
             }
         }
     }
@@ -151,6 +165,10 @@ impl Table<'_, '_> {
             host.app_root.get_or_insert_with(|| Arc::clone(path));
         }
         self.passthrough_conflict(pattern, field, routes);
+        if let (true, HostPattern::Exact(name)) = (routes.annotations.www_redirect, pattern) {
+            let other = name.strip_prefix("www.").map_or_else(|| format!("www.{name}"), str::to_owned);
+            self.other_names.entry(HostPattern::Exact(other)).or_insert_with(|| name.as_str().into());
+        }
         for (index, entry) in paths.iter().enumerate() {
             let field = format!("{field}.http.paths[{index}]");
             let matched = match path::parse(entry.path.as_deref(), &entry.path_type) {
@@ -176,18 +194,21 @@ impl Table<'_, '_> {
             let Some(host) = self.hosts.get_mut(pattern) else { continue };
             // One connection has one backend: that of `/`, or the first.
             if routes.annotations.passthrough
-                && host.paths.values().all(|rule| rule.route.ingress == *routes.reference)
+                && host.paths.values().all(|written| written.rule.route.ingress == *routes.reference)
                 && (host.passthrough.is_none()
                     || matches!(&matched, PathMatch::Prefix(path) if path.is_empty()))
             {
-                host.passthrough = Some(routes.route(target.clone(), tls));
+                host.passthrough = Some(routes.route(target.clone(), tls, None));
             }
             match host.paths.entry(Rank::of(&matched)) {
                 Entry::Vacant(place) => {
-                    place.insert(PathRule { path: matched, route: routes.route(target, tls) });
+                    let text = entry.path.clone().unwrap_or_default();
+                    let by_itself = routes.annotations.rewrites.needs_regex(&text);
+                    let route = routes.route(target, tls, Some(&text));
+                    place.insert(Written { rule: PathRule { path: matched, route }, path: text, by_itself });
                 }
                 Entry::Occupied(place) => {
-                    let owner = &place.get().route.ingress;
+                    let owner = &place.get().rule.route.ingress;
                     let who = if owner == routes.reference {
                         "another rule of this Ingress".to_owned()
                     } else {
@@ -214,7 +235,7 @@ impl Table<'_, '_> {
         let Some(host) = self.hosts.get(pattern) else { return };
         let of_others = |route: &&Arc<Route>| route.ingress != *routes.reference;
         let passed = host.passthrough.as_ref().filter(of_others);
-        let opened = host.paths.values().map(|rule| &rule.route).find(of_others);
+        let opened = host.paths.values().map(|written| &written.rule.route).find(of_others);
         let (owner, what) = match (routes.annotations.passthrough, passed, opened) {
             (false, Some(owner), _) => {
                 (owner, "has its TLS connections passed through; these paths are reached by plain HTTP only")
@@ -267,7 +288,7 @@ impl Table<'_, '_> {
             );
             return;
         }
-        let (filters, target) = (annotations.filters(false), annotations.admit(target));
+        let (filters, target) = (annotations.filters(false, None), annotations.admit(target));
         self.default = Some(Arc::new(Route { ingress: reference.clone(), target, filters }));
     }
 }
@@ -281,16 +302,18 @@ struct Routes<'i> {
 }
 
 impl Routes<'_> {
-    fn route(&mut self, target: Target, tls: bool) -> Arc<Route> {
+    /// `path`: as written; `None` for a default backend.
+    fn route(&mut self, target: Target, tls: bool, path: Option<&str>) -> Arc<Route> {
         let target = self.annotations.admit(target);
         // The last ones only, so that an Ingress with thousands of backends does not take quadratic time.
+        let rewrite = path.and_then(|path| self.annotations.rewrites.of(path));
         let recent = self.made.iter().rev().take(16);
-        if let Some((_, route)) =
-            recent.clone().find(|(with_tls, route)| *with_tls == tls && route.target == target)
-        {
+        if let Some((_, route)) = recent.clone().find(|(with_tls, route)| {
+            *with_tls == tls && route.target == target && route.filters.rewrite.as_ref() == rewrite
+        }) {
             return Arc::clone(route);
         }
-        let filters = self.annotations.filters(tls);
+        let filters = self.annotations.filters(tls, path);
         let route = Arc::new(Route { ingress: self.reference.clone(), target, filters });
         self.made.push((tls, Arc::clone(&route)));
         route

@@ -83,6 +83,7 @@ fn check(path: &str, strict: bool) -> Result<(), Wrong> {
 pub(super) fn show(path: &PathMatch) -> String {
     match path {
         PathMatch::Exact(path) => format!("{path} (Exact)"),
+        PathMatch::Regex(path) => format!("{path} (regex)"),
         PathMatch::Prefix(path) if path.is_empty() => "/ (Prefix)".into(),
         PathMatch::Prefix(path) => format!("{path} (Prefix)"),
     }

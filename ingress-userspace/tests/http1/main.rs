@@ -7,6 +7,7 @@ mod bodies;
 mod connections;
 mod harness;
 mod limits;
+mod nginx;
 mod tls;
 mod upgrade;
 mod vectors;

@@ -33,7 +33,10 @@ fn live() -> Live {
         (id(service, port), Arc::new(Cluster { id: id(service, port), endpoints: vec![endpoint; endpoints] }))
     };
     let to = |service: &str, port: u16| Target::Cluster(id(service, port));
-    let redirect = Filters { ssl_redirect: Some(SslRedirect { code: 308 }), ..Filters::default() };
+    let redirect = Filters {
+        ssl_redirect: Some(SslRedirect { code: 308, keep_slash: false, with_port: false }),
+        ..Filters::default()
+    };
     let snapshot = Snapshot {
         clusters: BTreeMap::from([
             cluster("service1", 80, 1),
@@ -198,7 +201,7 @@ fn redirects_come_before_everything_else() {
     let redirect = Redirect { code: 301, location: "https://other.test/x".into() };
     let filters = Filters {
         redirect: Some(redirect),
-        ssl_redirect: Some(SslRedirect { code: 308 }),
+        ssl_redirect: Some(SslRedirect { code: 308, keep_slash: false, with_port: false }),
         ..range(&["0.0.0.0/0"], None)
     };
     assert_eq!(filtered("/app", filters, None), Err((301, Some("https://other.test/x".to_owned()))));

@@ -12,13 +12,22 @@ pub(super) fn request(redirect: &SslRedirect, head: &RequestHead<'_>) -> Result<
     if head.scheme == Scheme::Https || head.host.is_empty() || head.path.starts_with(ACME) {
         return Ok(());
     }
-    let path = if head.path == "*" { "/" } else { head.path };
-    let mut location = format!("https://{}{path}", head.host);
-    if let Some(query) = head.query {
-        location.push('?');
-        location.push_str(query);
-    }
+    let port = if redirect.with_port { ":443" } else { "" };
+    let location = format!("https://{}{port}{}", head.host, uri(head, redirect.keep_slash));
     Err(Answer::redirect(redirect.code, location))
+}
+
+/// What follows the host in a redirect to the same resource. ingress-nginx takes a slash off the end, even one of a query.
+pub(super) fn uri(head: &RequestHead<'_>, keep_slash: bool) -> String {
+    let mut uri = if head.path == "*" { "/" } else { head.path }.to_owned();
+    if let Some(query) = head.query {
+        uri.push('?');
+        uri.push_str(query);
+    }
+    if !keep_slash && uri.ends_with('/') {
+        uri.pop();
+    }
+    uri
 }
 
 #[cfg(test)]
@@ -41,7 +50,11 @@ mod tests {
             headers: &headers,
             connection: &connection,
         };
-        let answer = request(&SslRedirect { code: 308 }, &head).err()?;
+        let answer = request(
+            &SslRedirect { code: 308, keep_slash: path == "/keep/", with_port: path == "/port" },
+            &head,
+        )
+        .err()?;
         Some((answer.status, answer.location?))
     }
 
@@ -49,7 +62,17 @@ mod tests {
     fn plain_requests_are_redirected_with_path_and_query() {
         let expected = (308, "https://foo.bar.com/a%20b?x=%2F&y".to_owned());
         assert_eq!(location(false, "foo.bar.com", "/a%20b", Some("x=%2F&y")), Some(expected));
-        assert_eq!(location(false, "foo.bar.com", "*", None), Some((308, "https://foo.bar.com/".to_owned())));
+        assert_eq!(location(false, "foo.bar.com", "*", None), Some((308, "https://foo.bar.com".to_owned())));
+        for (path, query, expected) in [
+            ("/", None, ""),
+            ("/a/", None, "/a"),
+            ("/a/", Some("b/"), "/a/?b"),
+            ("/keep/", None, "/keep/"),
+            ("/port", None, ":443/port"),
+        ] {
+            let (_, location) = location(false, "foo.bar.com", path, query).unwrap();
+            assert_eq!(location.strip_prefix("https://foo.bar.com"), Some(expected), "{path}");
+        }
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl PathTable {
                 PathMatch::Exact(path) => {
                     table.exact.entry(normal(path).into()).or_insert_with(|| entry(&rule.route));
                 }
+                PathMatch::Regex(_) => {}
                 PathMatch::Prefix(prefix) => {
                     let prefix = normal(prefix);
                     if !prefix.is_empty() && !prefix.starts_with('/') {

@@ -27,6 +27,7 @@ fn entry(route: &Arc<Route>) -> RouteEntry {
         cluster: None,
         ingress: IngressSlot::OTHER,
         transport: None,
+        regex: None,
         upstream_name: Box::default(),
     }
 }
@@ -47,7 +48,7 @@ fn host_routes(rules: impl IntoIterator<Item = PathMatch>, default: Option<&str>
     let mut matches: Vec<PathMatch> = rules.into_iter().collect();
     let length = |m: &PathMatch| match m {
         PathMatch::Exact(p) => (p.len(), 1),
-        PathMatch::Prefix(p) => (p.len(), 0),
+        PathMatch::Prefix(p) | PathMatch::Regex(p) => (p.len(), 0),
     };
     matches.sort_by_key(|m| std::cmp::Reverse(length(m)));
     HostRoutes {
@@ -162,6 +163,7 @@ fn equal_hosts_are_shared_with_the_previous_router() {
 fn oracle<'t>(routes: &'t HostRoutes, path: &str) -> Option<&'t str> {
     let matches = |rule: &PathMatch| match rule {
         PathMatch::Exact(exact) => exact == path,
+        PathMatch::Regex(regex) => regex::Regex::new(regex).unwrap().is_match(path),
         PathMatch::Prefix(prefix) => {
             let mut theirs = path.split('/');
             prefix.split('/').all(|element| theirs.next() == Some(element))

@@ -11,6 +11,8 @@ const CODE: u16 = 308;
 pub(super) struct SslRedirects {
     with_tls: bool,
     always: bool,
+    keep_slash: bool,
+    with_port: bool,
 }
 
 impl SslRedirects {
@@ -18,10 +20,13 @@ impl SslRedirects {
         Self {
             with_tls: reader.boolean("ssl-redirect").unwrap_or(true),
             always: reader.boolean("force-ssl-redirect").unwrap_or(false),
+            keep_slash: reader.boolean("preserve-trailing-slash").unwrap_or(false),
+            with_port: reader.boolean("use-port-in-redirects").unwrap_or(false),
         }
     }
 
     pub(super) fn filter(&self, tls: bool) -> Option<SslRedirect> {
-        (self.always || (self.with_tls && tls)).then_some(SslRedirect { code: CODE })
+        let redirect = SslRedirect { code: CODE, keep_slash: self.keep_slash, with_port: self.with_port };
+        (self.always || (self.with_tls && tls)).then_some(redirect)
     }
 }
