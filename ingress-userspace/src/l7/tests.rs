@@ -1,6 +1,7 @@
 //! The router as a whole, on 127.0.0.1, with small backends: what clients get and what backends see.
 
 mod backend;
+mod changes;
 mod client;
 mod client_auth;
 mod http;
