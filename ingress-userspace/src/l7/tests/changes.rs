@@ -1,5 +1,5 @@
 //! Changes while everything goes on: routes, endpoints and certificates change a thousand times; requests and a thousand
-//! open WebSockets notice nothing.
+//! open `WebSocket`s notice nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
