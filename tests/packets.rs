@@ -9,6 +9,7 @@ mod gue;
 mod icmp;
 mod malformed;
 mod neighbours;
+mod protection;
 mod tcp;
 mod too_big;
 mod vlan;
@@ -184,6 +185,7 @@ pub fn cases() -> Vec<Case> {
         too_big::cases(),
         icmp::cases(),
         fragments::cases(),
+        protection::cases(),
     ]
     .into_iter()
     .flatten()
@@ -239,7 +241,7 @@ pub fn world() -> Memory {
 }
 
 /// Gives every slot these candidates.
-fn rank(world: &mut Memory, nodes: &[NodeIndex]) {
+pub fn rank(world: &mut Memory, nodes: &[NodeIndex]) {
     let mut slot = Slot::EMPTY;
     slot.order[..nodes.len()].copy_from_slice(nodes);
     world.slots[world.config.active_slots as usize].fill(slot);
@@ -274,7 +276,8 @@ fn flows() -> [FlowHash; 2] {
     ]
 }
 
-fn tuple4() -> Tuple<Ip4> {
+/// The client's flow to [`VIP`].
+pub fn tuple4() -> Tuple<Ip4> {
     Tuple {
         src: std::net::Ipv4Addr::from(CLIENT).into(),
         dst: std::net::Ipv4Addr::from(VIP).into(),
@@ -283,7 +286,8 @@ fn tuple4() -> Tuple<Ip4> {
     }
 }
 
-fn tuple6() -> Tuple<Ip6> {
+/// The client's flow to [`VIP6`].
+pub fn tuple6() -> Tuple<Ip6> {
     Tuple { src: ip6(CLIENT6), dst: ip6(VIP6), src_port: Be16::new(CLIENT_PORT), dst_port: Be16::new(PORT) }
 }
 
@@ -324,6 +328,19 @@ mod tests {
         let mut names = HashSet::new();
         for case in cases() {
             assert!(names.insert(case.name), "two cases are called {}", case.name);
+        }
+    }
+
+    /// `docs/katran.md` says which case of Katran's is which of ours.
+    #[test]
+    fn katrans_table_names_cases_that_exist() {
+        let table = include_str!("../docs/katran.md");
+        let ours: HashSet<&str> = cases().iter().map(|case| case.name).collect();
+        let named: Vec<&str> =
+            table.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("packets::")).collect();
+        assert!(named.len() > 30, "only {} cases are named", named.len());
+        for name in named {
+            assert!(ours.contains(name), "docs/katran.md names a case that is not there: {name}");
         }
     }
 

@@ -18,6 +18,7 @@ mod counter;
 mod endian;
 mod flow;
 mod fragment;
+mod guard;
 mod heartbeat;
 mod mac;
 mod node;
@@ -34,13 +35,17 @@ pub use counter::{COUNTERS, Count, NODE_COUNTERS, REASON_SLOTS, VIP_COUNTERS};
 pub use endian::{Be16, Be32, Ip4, Ip6};
 pub use flow::{DEFAULT_MAX_FLOWS, FLOW_WAYS, FLOWS, FlowSet};
 pub use fragment::{FRAGMENTS, Fragment, FragmentKey, MAX_FRAGMENTS};
+pub use guard::{
+    GUARDS, Guard, MAX_RULES, MAX_SOURCES, RULE_ALLOW, RULE_DENY, RULES, RuleKey, SOURCES, SYN_BUDGETS,
+    Source, SourceKey,
+};
 pub use heartbeat::HEARTBEAT;
 pub use mac::Mac;
 pub use node::{MAX_NODES, NODES, Node, NodeIndex};
 pub use peer::{MAX_PEERS, PEERS, Peer, PeerKey};
 pub use program::{
-    CALLED, DETOUR, ERRAND, Errand, FRAGMENT, ICMP, PROGRAM, PROGRAM_DETOUR, PROGRAM_FRAGMENT, PROGRAM_ICMP,
-    PROGRAM_TOO_BIG, PROGRAMS, TOO_BIG,
+    CALLED, COOKIE, DETOUR, ERRAND, Errand, FRAGMENT, ICMP, PROGRAM, PROGRAM_COOKIE, PROGRAM_DETOUR,
+    PROGRAM_FRAGMENT, PROGRAM_ICMP, PROGRAM_TOO_BIG, PROGRAM_WHY, PROGRAMS, TOO_BIG, Told,
 };
 pub use slot::{MAX_CANDIDATES, SLOT_PAGE_LEN, SLOT_PAGES, SLOT_TABLES, SLOTS, SLOTS_LEN, Slot, SlotPage};
 pub use tunnel::{MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd, TunnelEndKey};
@@ -48,7 +53,7 @@ pub use vip::{MAX_VIPS, VIPS4, VIPS6, Vip, VipId, VipKey4, VipKey6};
 pub use walk::{ECHO_BUDGET, WALK_BUDGET, WalkBudget};
 
 /// Version of all layouts in this module together. Raise it with every change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Name of the read-only `u8` in the BPF object that switches logging through aya-log on (1) when it is overridden
 /// before loading. Off (0), the verifier removes every trace of it.

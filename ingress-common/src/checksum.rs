@@ -21,6 +21,18 @@ pub fn sum(words: impl IntoIterator<Item = u16>) -> u32 {
     words.into_iter().map(u32::from).sum()
 }
 
+/// As [`sum`], over an array. A plain loop: closures that are not inlined give the BPF object type information that the kernel
+/// refuses.
+#[inline(always)]
+pub const fn sum_of<const WORDS: usize>(words: &[u16; WORDS]) -> u32 {
+    let (mut sum, mut word) = (0, 0);
+    while word < WORDS {
+        sum += words[word] as u32;
+        word += 1;
+    }
+    sum
+}
+
 /// Folds a sum of at most 65,535 words and takes the complement: the checksum.
 #[inline(always)]
 pub const fn fold(sum: u32) -> u16 {

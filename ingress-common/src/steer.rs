@@ -22,8 +22,10 @@
 //! spares most packets the look at who sent them.
 
 mod arp;
+mod cookie;
 mod detour;
 mod fragment;
+mod guard;
 mod gue;
 mod hand_over;
 mod icmp;
@@ -36,8 +38,10 @@ mod tables;
 mod tcp;
 mod too_big;
 
+pub use cookie::{Cookie, Route, cookie};
 pub use detour::detour;
 pub use fragment::fragment;
+pub use guard::guard;
 pub use gue::encapsulate;
 pub use icmp::{ECHO_BURST_NS, ECHO_COST_NS, icmp};
 pub use reason::Reason;
@@ -80,29 +84,32 @@ pub enum Action {
     Fragment,
     /// Does not fit into the tunnel of [`Verdict::node`]: [`too_big`] answers.
     TooBig,
+    /// A SYN that is one too many: [`cookie`] answers, or passes it.
+    Cookie,
 }
 
 /// The decision, and what to count it under. All fields always have a value: the verifier wants to see what a register
-/// holds, also where nobody looks at it.
+/// holds, also where nobody looks at it. In an order in which neighbours make aligned words: compilers write two at once, and
+/// the verifier wants that aligned.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Verdict {
-    /// What to do.
-    pub action: Action,
-    /// Where to redirect to, else 0.
-    pub ifindex: u32,
     /// Why.
     pub reason: Reason,
+    /// Where to redirect to, else 0.
+    pub ifindex: u32,
+    /// For [`Action::Encapsulate`]: 16 bits that differ from flow to flow. For [`Action::Icmp`] and [`Action::Fragment`]: 1 if the
+    /// packet came through a tunnel.
+    pub detail: u32,
     /// For which VIP, or [`VipId::NONE`].
     pub vip: VipId,
     /// The node that gets it (the own one included), or [`NodeIndex::NONE`].
     pub node: NodeIndex,
+    /// What to do.
+    pub action: Action,
     /// The packet opens a flow.
     pub new_flow: bool,
-    /// For [`Action::Encapsulate`]: 16 bits that differ from flow to flow. For [`Action::Icmp`] and [`Action::Fragment`]: 1 if the
-    /// packet came through a tunnel. Wider than that, so that the two 16-bit fields are a pair: compilers write two at once,
-    /// which the verifier wants aligned.
-    pub detail: u32,
 }
 
 impl Verdict {
@@ -144,6 +151,10 @@ pub fn front<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex:
     }
     if verdict.action == Action::TooBig {
         verdict = too_big(packet, tables, Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
+    }
+    if verdict.action == Action::Cookie {
+        verdict =
+            cookie(packet, tables, ifindex, Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
     }
     verdict
 }

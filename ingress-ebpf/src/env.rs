@@ -4,33 +4,32 @@
 //! and `bpf_tcp_check_syncookie` 5.2 (both from XDP), the loops of the decision 5.3. From 6.10 on, per-CPU arrays (counters)
 //! are read without a call.
 
-use core::{hint::assert_unchecked, mem, ptr};
+use core::{hint::assert_unchecked, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, xdp_md},
-    helpers::generated::{
-        bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_xdp_adjust_head,
-        bpf_xdp_adjust_tail,
-    },
+    bindings::xdp_md,
+    helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
 use ingress_common::{
     abi::{
-        Addr, Be16, Be32, Config, Count, FlowSet, Fragment, FragmentKey, Ip4, Ip6, Mac, Node, NodeIndex,
-        PeerKey, SLOT_PAGE_LEN, SLOT_PAGES, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
+        Addr, Config, Count, FlowSet, Fragment, FragmentKey, Guard, Ip4, Ip6, Mac, Node, NodeIndex, PeerKey,
+        SLOT_PAGE_LEN, SLOT_PAGES, Slot, SourceKey, Tunnel, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
+        WalkBudget,
     },
     hash::FlowHash,
-    packet::{
-        Packet, Resize, View,
-        ipv4::Ipv4Hdr,
-        ipv6::Ipv6Hdr,
-        tcp::{Ports, TcpHdr},
+    packet::{Packet, Resize, View},
+    steer::{
+        Cookie, ECHO_BURST_NS, ECHO_COST_NS, Question, Quote, Reason, Route, Segment, Tables, Tuple, Verdict,
+        charge, choose,
     },
-    steer::{ECHO_BURST_NS, ECHO_COST_NS, Question, Quote, Segment, Tables, Tuple, Verdict, charge, choose},
 };
 
-use crate::maps;
+use crate::{
+    maps, protection,
+    sockets::{CONNECTION, NO_FLAGS, NOTHING, find_quoted4, find_quoted6, find_socket4, find_socket6},
+};
 
 /// The frame in the kernel's buffer.
 pub(crate) struct Frame {
@@ -54,7 +53,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+    pub(crate) fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
         let start = self.start + offset;
         // SAFETY: no frame lies at address zero. Said, because a reference that may be null costs a comparison each time.
         unsafe { assert_unchecked(start != 0) };
@@ -109,146 +108,8 @@ impl Resize for Frame {
 /// The maps, and the context that socket look-ups need.
 pub(crate) struct Kernel {
     pub(crate) ctx: *mut xdp_md,
-}
-
-/// State of a listening socket (`TCP_LISTEN` in the kernel's `tcp_states.h`).
-const LISTEN: u32 = 10;
-/// The network namespace of the interface that the packet came in by.
-const CURRENT_NETNS: u64 = (BPF_F_CURRENT_NETNS as i64).cast_unsigned();
-/// Flags of a map look-up or socket look-up that wants nothing special.
-const NO_FLAGS: u64 = 0;
-
-/// The key of a socket look-up, aligned as the verifier wants it when the compiler writes two words at once.
-#[repr(align(8))]
-struct SocketKey(bpf_sock_tuple);
-
-/// What [`find_socket`] may find.
-const NOTHING: u32 = 0;
-const CONNECTION: u32 = 1;
-const LISTENER: u32 = 2;
-
-/// The socket of the segment whose headers are at `l3` and `l4`, in the network namespace of the interface: see
-/// [`Tables::has_socket4`]. The socket is released before this returns.
-#[inline(always)]
-fn find_socket<H: View>(
-    ctx: *mut xdp_md,
-    l3: u32,
-    l4: u32,
-    key: impl Fn(&H, &TcpHdr) -> (SocketKey, usize),
-) -> u32 {
-    let frame = Frame::new(&XdpContext::new(ctx));
-    // Bounds that the verifier understands.
-    let (l3, l4) = ((l3 & 0xff) as usize, (l4 & 0x3ff) as usize);
-    let (Some(ip), Some(tcp)) = (frame.pointer::<H>(l3), frame.pointer::<TcpHdr>(l4)) else { return NOTHING };
-    // SAFETY: both lie inside the frame, as just checked; headers have no alignment.
-    let (flags, (mut key, size)) = unsafe { ((*tcp).flags, key(&*ip, &*tcp)) };
-    // SAFETY: `key` has at least `size` bytes; the kernel only reads them.
-    let socket: *mut bpf_sock =
-        unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut key.0, size as u32, CURRENT_NETNS, NO_FLAGS) };
-    if socket.is_null() {
-        return NOTHING;
-    }
-    // SAFETY: not null, and valid until it is released.
-    let listens = unsafe { (*socket).state } == LISTEN;
-    // A listener counts if the segment answers a SYN cookie that it has sent.
-    let found = !listens
-        || flags.is_plain_ack()
-            // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
-            && unsafe {
-                bpf_tcp_check_syncookie(
-                    socket.cast(),
-                    ip.cast(),
-                    size_of::<H>() as u32,
-                    tcp.cast(),
-                    size_of::<TcpHdr>() as u32,
-                )
-            } == 0;
-    // SAFETY: looked up above, released once.
-    unsafe { bpf_sk_release(socket.cast()) };
-    if found { CONNECTION } else { LISTENER }
-}
-
-/// [`find_socket`] as a global function: verified by itself, once, and compiled without a thought of what its callers have
-/// checked; what the compiler then leaves out, the verifier would miss.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn find_socket4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    find_socket::<Ipv4Hdr>(ctx, l3, l4, |ip, tcp| key4(ip.src, ip.dst, tcp.src, tcp.dst))
-}
-
-#[inline(always)]
-fn key4(src: Ip4, dst: Ip4, src_port: Be16, dst_port: Be16) -> (SocketKey, usize) {
-    // SAFETY: plain integers.
-    let mut key: SocketKey = unsafe { mem::zeroed() };
-    // SAFETY: writes to a union of plain integers.
-    let ipv4 = unsafe { &mut key.0.__bindgen_anon_1.ipv4 };
-    (ipv4.saddr, ipv4.daddr) = (src.raw(), dst.raw());
-    (ipv4.sport, ipv4.dport) = (src_port.raw(), dst_port.raw());
-    let size = size_of_val(ipv4);
-    (key, size)
-}
-
-/// As [`find_socket4`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn find_socket6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    find_socket::<Ipv6Hdr>(ctx, l3, l4, |ip, tcp| key6(ip.src, ip.dst, tcp.src, tcp.dst))
-}
-
-#[inline(always)]
-fn key6(src: Ip6, dst: Ip6, src_port: Be16, dst_port: Be16) -> (SocketKey, usize) {
-    // SAFETY: plain integers.
-    let mut key: SocketKey = unsafe { mem::zeroed() };
-    // SAFETY: writes to a union of plain integers.
-    let ipv6 = unsafe { &mut key.0.__bindgen_anon_1.ipv6 };
-    (ipv6.saddr, ipv6.daddr) = (src.0.map(Be32::raw), dst.0.map(Be32::raw));
-    (ipv6.sport, ipv6.dport) = (src_port.raw(), dst_port.raw());
-    let size = size_of_val(ipv6);
-    (key, size)
-}
-
-/// Whether there is a connection for the packet that an ICMP error quotes, with its IP header at `l3` and its ports at `l4`: one
-/// that this node has sent, so that its source is our end.
-#[inline(always)]
-fn find_quoted<H: View>(
-    ctx: *mut xdp_md,
-    l3: u32,
-    l4: u32,
-    key: impl Fn(&H, &Ports) -> (SocketKey, usize),
-) -> u32 {
-    let frame = Frame::new(&XdpContext::new(ctx));
-    // Bounds that the verifier understands.
-    let (l3, l4) = ((l3 & 0xff) as usize, (l4 & 0x3ff) as usize);
-    let (Some(ip), Some(ports)) = (frame.pointer::<H>(l3), frame.pointer::<Ports>(l4)) else {
-        return NOTHING;
-    };
-    // SAFETY: both lie inside the frame, as just checked; headers have no alignment.
-    let (mut key, size) = unsafe { key(&*ip, &*ports) };
-    // SAFETY: `key` has at least `size` bytes; the kernel only reads them.
-    let socket: *mut bpf_sock =
-        unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut key.0, size as u32, CURRENT_NETNS, NO_FLAGS) };
-    if socket.is_null() {
-        return NOTHING;
-    }
-    // SAFETY: not null, and valid until it is released.
-    let listens = unsafe { (*socket).state } == LISTEN;
-    // SAFETY: looked up above, released once.
-    unsafe { bpf_sk_release(socket.cast()) };
-    if listens { LISTENER } else { CONNECTION }
-}
-
-/// [`find_quoted`] as a global function, as [`find_socket4`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn find_quoted4(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    find_quoted::<Ipv4Hdr>(ctx, l3, l4, |ip, ports| key4(ip.dst, ip.src, ports.dst, ports.src))
-}
-
-/// As [`find_quoted4`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn find_quoted6(ctx: *mut xdp_md, l3: u32, l4: u32) -> u32 {
-    find_quoted::<Ipv6Hdr>(ctx, l3, l4, |ip, ports| key6(ip.dst, ip.src, ports.dst, ports.src))
+    /// Only a question (`xdp_why`): nothing is learnt from the packet. A constant wherever it is asked.
+    pub(crate) is_question: bool,
 }
 
 impl Tables for Kernel {
@@ -331,6 +192,13 @@ impl Tables for Kernel {
     #[inline(always)]
     fn flow_set(&self, hash: FlowHash, sets: u32) -> Option<&FlowSet> {
         let set = maps::FLOWS.get_ptr(FlowSet::number(hash.0, sets))?;
+        if self.is_question {
+            let copy = maps::QUESTION_SET.get_ptr_mut(0)?;
+            // SAFETY: both are sets of the same size, and the copy is this CPU's own.
+            unsafe { *copy = *set };
+            // SAFETY: as below.
+            return Some(unsafe { &*copy.cast::<FlowSet>() });
+        }
         // SAFETY: array elements live as long as the map; a set is as many words, and only read and written whole.
         Some(unsafe { &*set.cast::<FlowSet>() })
     }
@@ -386,6 +254,51 @@ impl Tables for Kernel {
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {
         self.take(maps::WALK_BUDGET.get_ptr_mut(0), cost_ns, burst_ns)
     }
+
+    #[inline(always)]
+    fn guard_of(&self, vip: VipId) -> Option<&Guard> {
+        maps::GUARDS.get(u32::from(vip.0))
+    }
+
+    #[inline(always)]
+    fn rule(&self, vip: VipId, source: Ip6) -> Option<u32> {
+        protection::rule(vip, source)
+    }
+
+    #[inline(always)]
+    fn take_source(&self, source: SourceKey, cost_ns: u64, burst_ns: u64) -> bool {
+        protection::take_source(source, self.now_ns(), cost_ns, burst_ns)
+    }
+
+    #[inline(always)]
+    fn guard(&self, vip: VipId, flags: u16, source: Ip6, opens_flow: bool) -> Reason {
+        protection::guard(vip, flags, source, opens_flow)
+    }
+
+    #[inline(always)]
+    fn take_syn(&self, vip: VipId) -> bool {
+        protection::take_syn_of(u32::from(vip.0)) != 0
+    }
+
+    #[inline(always)]
+    fn cookie4(&self, _tuple: &Tuple<Ip4>, segment: &Segment) -> Option<Cookie> {
+        protection::cookie(protection::cookie4(self.ctx, segment.l3 as u32, segment.l4 as u32))
+    }
+
+    #[inline(always)]
+    fn cookie6(&self, _tuple: &Tuple<Ip6>, segment: &Segment) -> Option<Cookie> {
+        protection::cookie(protection::cookie6(self.ctx, segment.l3 as u32, segment.l4 as u32))
+    }
+
+    #[inline(always)]
+    fn route4(&self, src: Ip4, dst: Ip4) -> Option<Route> {
+        protection::route4(self.ctx, src, dst)
+    }
+
+    #[inline(always)]
+    fn route6(&self, src: Ip6, dst: Ip6) -> Option<Route> {
+        protection::route6(self.ctx, src, dst)
+    }
 }
 
 impl Kernel {
@@ -428,12 +341,18 @@ fn add(count: Option<*mut Count>, verdict: &Verdict, bytes: usize) {
 #[inline(never)]
 extern "C" fn choose_node(hash: u32, question: u32) -> u32 {
     // No socket is looked up here, so no context is needed.
-    let kernel = Kernel { ctx: ptr::null_mut() };
+    let kernel = Kernel { ctx: ptr::null_mut(), is_question: false };
     u32::from(choose(&kernel, hash, Question::from_number(question)).0)
+}
+
+/// The same for a question.
+#[inline(always)]
+pub(crate) fn question(ctx: &XdpContext) -> Kernel {
+    Kernel { is_question: true, ..kernel(ctx) }
 }
 
 /// The context as socket helpers want it.
 #[inline(always)]
 pub(crate) fn kernel(ctx: &XdpContext) -> Kernel {
-    Kernel { ctx: ctx.as_ptr().cast() }
+    Kernel { ctx: ctx.as_ptr().cast(), is_question: false }
 }

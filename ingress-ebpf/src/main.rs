@@ -10,13 +10,19 @@
 
 mod env;
 mod maps;
+mod protection;
+mod sockets;
+
+use core::ptr;
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use ingress_common::{
-    abi::{Config, DETOUR, Errand, FRAGMENT, ICMP, NodeIndex, TOO_BIG, VipId},
+    abi::{COOKIE, Config, DETOUR, Errand, FRAGMENT, ICMP, NodeIndex, TOO_BIG, Told},
     packet::Packet as _,
-    steer::{Action, Reason, Tables as _, Verdict, detour, encapsulate, fragment, icmp, steer, too_big},
+    steer::{
+        Action, Reason, Tables as _, Verdict, cookie, detour, encapsulate, fragment, icmp, steer, too_big,
+    },
 };
 
 /// Entry point on each uplink.
@@ -85,6 +91,26 @@ fn xdp_too_big(ctx: XdpContext) -> u32 {
     act(&ctx, &verdict, bytes)
 }
 
+/// Called by the others for a SYN that is one too many.
+#[xdp]
+fn xdp_cookie(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let bytes = frame.len();
+    let Some(errand) = maps::ERRAND.get(0) else { return xdp_action::XDP_PASS };
+    let verdict = cookie(&mut frame, &env::kernel(&ctx), ifindex(&ctx), *errand);
+    act(&ctx, &verdict, bytes)
+}
+
+/// What the front would do with a packet, as a number (`Told`). Attached nowhere: `xdp-ingress why` runs it over the front's maps.
+/// It counts nothing and remembers nothing.
+#[xdp]
+fn xdp_why(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let verdict = steer(&mut frame, &env::question(&ctx), ifindex(&ctx));
+    let is_cookie = verdict.action == Action::Cookie;
+    Told { reason: verdict.reason.index(), node: verdict.node, is_cookie }.pack()
+}
+
 /// Says nothing.
 const NO_ERRAND: Errand = Errand { node: NodeIndex::NONE, vip: 0, in_tunnel: 0 };
 
@@ -112,6 +138,11 @@ fn ifindex(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn finish(ctx: &XdpContext, frame: &mut env::Frame, verdict: Verdict) -> u32 {
     let bytes = frame.len();
+    if verdict.action == Action::Cookie {
+        send_on(Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
+        // SAFETY: the program is of the same type; if it is not there (yet), the SYN goes to the stack.
+        unsafe { maps::PROGRAMS.tail_call(ctx, COOKIE) };
+    }
     if verdict.action != Action::Encapsulate {
         return act(ctx, &verdict, bytes);
     }
@@ -132,10 +163,11 @@ fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
     if maps::BPF_LOG.load() != 0
         && env::kernel(ctx).config().is_some_and(|config| config.flags & Config::LOG != 0)
     {
-        log(ctx, verdict.reason, verdict.vip, verdict.node, verdict.new_flow);
+        let vip_and_node = u32::from(verdict.vip.0) << 16 | u32::from(verdict.node.0);
+        log(verdict.reason.index(), vip_and_node, u32::from(verdict.new_flow));
     }
     match verdict.action {
-        Action::Pass => xdp_action::XDP_PASS,
+        Action::Pass | Action::Cookie => xdp_action::XDP_PASS,
         Action::Transmit => xdp_action::XDP_TX,
         // SAFETY: takes two integers; a wrong interface index makes the kernel drop the packet.
         Action::Redirect => unsafe { bpf_redirect(verdict.ifindex, 0).cast_unsigned() as u32 },
@@ -148,11 +180,16 @@ fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
     }
 }
 
-/// Tells the daemon's log. Only in programs loaded with logging on: the verifier removes it from all others. By value: a
-/// verdict whose address goes anywhere would have to live on the stack, on every path.
+/// Tells the daemon's log. Only in programs loaded with logging on: the verifier removes it from all others. A global function:
+/// verified by itself, once, not once for each way to get here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn log(ctx: &XdpContext, reason: Reason, vip: VipId, node: NodeIndex, new_flow: bool) {
-    info!(ctx, "{} vip={} node={} new={}", reason.name(), vip.0, node.0, u8::from(new_flow));
+extern "C" fn log(reason: u32, vip_and_node: u32, new_flow: u32) -> u32 {
+    let Some(reason) = Reason::from_index(reason) else { return 0 };
+    // Nothing is read of the context, and a function that is verified by itself is not given what it does not use.
+    let (ctx, reason) = (XdpContext::new(ptr::null_mut()), reason.name());
+    info!(&ctx, "{} vip={} node={} new={}", reason, vip_and_node >> 16, vip_and_node & 0xffff, new_flow);
+    0
 }
 
 #[panic_handler]

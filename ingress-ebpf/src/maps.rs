@@ -6,14 +6,14 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use ingress_common::abi::{
-    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Fragment, FragmentKey, Ip4, Ip6,
-    MAX_ADDRS, MAX_FRAGMENTS, MAX_NODES, MAX_PEERS, MAX_TUNNEL_ENDS, MAX_VIPS, Node, Peer, PeerKey,
-    REASON_SLOTS, SLOT_PAGES, SLOT_TABLES, SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
-    WalkBudget,
+    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Fragment, FragmentKey, Guard, Ip4,
+    Ip6, MAX_ADDRS, MAX_FRAGMENTS, MAX_NODES, MAX_PEERS, MAX_RULES, MAX_SOURCES, MAX_TUNNEL_ENDS, MAX_VIPS,
+    Node, Peer, PeerKey, REASON_SLOTS, RuleKey, SLOT_PAGES, SLOT_TABLES, SlotPage, Source, SourceKey, Tunnel,
+    TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
 };
 
 const FLOW_SETS: usize = DEFAULT_MAX_FLOWS as usize / FLOW_WAYS;
@@ -62,6 +62,17 @@ pub(crate) static ECHO_BUDGET: PerCpuArray<WalkBudget, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> =
     LruHashMap::new();
+#[btf_map]
+pub(crate) static GUARDS: Array<Guard, { MAX_VIPS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static RULES: LpmTrie<RuleKey, u32, { MAX_RULES as usize }> = LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCES: LruHashMap<SourceKey, Source, { MAX_SOURCES as usize }> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SYN_BUDGETS: PerCpuArray<WalkBudget, { MAX_VIPS as usize }> = PerCpuArray::new();
+/// Where `xdp_why` looks at a set of the flow table: a copy, so that a question changes nothing. Not pinned.
+#[btf_map]
+pub(crate) static QUESTION_SET: PerCpuArray<[u64; FLOW_WAYS], 1> = PerCpuArray::new();
 
 /// Logging through aya-log: off (0) unless the daemon overrides it before loading. Read-only, so that the verifier
 /// removes what it guards.

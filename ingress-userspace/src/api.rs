@@ -7,7 +7,8 @@ mod status;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Allocation};
 pub use class_parameters::{
-    IngressClassParameters, IngressClassParametersSpec, IngressClassParametersStatus,
+    IngressClassParameters, IngressClassParametersSpec, IngressClassParametersStatus, ProtectionSpec,
+    RateSpec,
 };
 pub use status::Condition;
 

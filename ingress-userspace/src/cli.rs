@@ -9,6 +9,7 @@ pub mod run;
 pub mod status;
 mod table;
 pub mod top;
+pub mod why;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ enum Verb {
     },
     /// Watch the packets: VIPs, nodes, new flows and drops per second. `q` ends it.
     Top(top::TopArgs),
+    /// Ask this node's XDP front what it would do with a packet, and why.
+    Why(why::WhyArgs),
     /// Take xdp-ingress off this node: programs, pinned maps, VIPs on lo. Stop the daemon first.
     Cleanup(cleanup::CleanupArgs),
     /// Print the version.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Drain { daemon } => drain::drain(&daemon, true).map(|()| ExitCode::SUCCESS),
         Verb::Undrain { daemon } => drain::drain(&daemon, false).map(|()| ExitCode::SUCCESS),
         Verb::Top(arguments) => top::top(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Why(arguments) => why::why(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Cleanup(arguments) => cleanup::cleanup(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Version => {
             say(&format!("xdp-ingress {}", env!("CARGO_PKG_VERSION")));

@@ -19,6 +19,7 @@ mod numbers;
 mod owner;
 mod status;
 mod sync;
+mod why;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use load::{Attachment, Mode, StartError};
 pub use neighbour::Way;
 pub use status::{Generation, NodeStatus, Status, Totals, VipStatus};
 pub use sync::Standing;
+pub use why::{Answer, CandidateStatus, Question, WhyError};
 
 use crate::model::Snapshot;
 use engine::{Engine, Orders};
@@ -43,6 +45,9 @@ use status::Picture;
 /// budget a flood of stray ACKs would be multiplied by the number of candidates).
 const WALKS_PER_SECOND: u64 = 200_000;
 const WALK_BURST: u64 = 20_000;
+
+/// More than nearly all sites ever see, and less than a listener's queue holds.
+pub const DEFAULT_SYN_COOKIES_ABOVE: u32 = 1000;
 
 /// How the L4 front runs.
 #[derive(Debug, Clone)]
@@ -63,6 +68,9 @@ pub struct Config {
     pub candidates: usize,
     /// How often an owner repeats the announcement of a VIP.
     pub announce_interval: Duration,
+    /// SYNs per second to one VIP on this node above which they are answered with cookies, unless the VIP says otherwise.
+    /// 0: never.
+    pub syn_cookies_above: u32,
     /// Log each verdict.
     pub bpf_log: bool,
 }
@@ -79,6 +87,7 @@ impl Config {
             max_flows: DEFAULT_MAX_FLOWS,
             candidates: 4,
             announce_interval: Duration::from_secs(30),
+            syn_cookies_above: DEFAULT_SYN_COOKIES_ABOVE,
             bpf_log: false,
         }
     }
@@ -93,6 +102,7 @@ pub struct L4 {
     tunnelled_mtu: watch::Receiver<Option<u16>>,
     attachments: Vec<Attachment>,
     counters: maps::Counters,
+    pin_path: PathBuf,
     engine: tokio::task::JoinHandle<()>,
 }
 
@@ -143,6 +153,10 @@ impl L4 {
             interfaces: config.interfaces,
             behaviour,
             candidates: config.candidates,
+            cookies: sync::Cookies {
+                above: config.syn_cookies_above,
+                cpus: aya::util::nr_cpus().unwrap_or(1) as u32,
+            },
             orders: order_inbox,
             view: membership.view(),
             membership,
@@ -168,6 +182,7 @@ impl L4 {
             tunnelled_mtu,
             attachments: loaded.attachments,
             counters: loaded.counters,
+            pin_path: config.pin_path,
             engine: tokio::spawn(engine.run()),
         })
     }
@@ -207,6 +222,14 @@ impl L4 {
     /// What it does now.
     pub fn status(&self) -> Status {
         status::status(&self.node_name, &self.attachments, &self.picture.borrow(), &self.counters)
+    }
+
+    /// Finds out what would become of a packet that arrives here: the function returned takes some tenths of a second, and
+    /// no part of this handle.
+    pub fn why(&self, question: Question) -> impl FnOnce() -> Result<Answer, WhyError> + use<> {
+        let (pin_path, node) = (self.pin_path.clone(), self.node_name.clone());
+        let picture = self.picture.borrow().clone();
+        move || why::ask(question, &pin_path, &node, &picture)
     }
 
     /// Ends in order: tells the peers that this node leaves and gives up its VIPs. Drain first, if connections shall

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use xdp_ingress::model::{
-    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Reason, Route, RouteTable,
-    Snapshot, Target, Template,
+    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Protection, Reason, Route,
+    RouteTable, Snapshot, Target, Template,
 };
 use xdp_ingress::source::{Key, Object, Objects, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
@@ -227,6 +227,9 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     for vip in &snapshot.vips {
         writeln!(text, "vip {} http {:?} https {:?}", vip.address, vip.http_ports, vip.https_ports).unwrap();
+        if vip.protection != Protection::default() {
+            writeln!(text, "    {:?}", vip.protection).unwrap();
+        }
     }
     for node in &snapshot.nodes {
         let drain = if node.intent == NodeIntent::Drain { " drain" } else { "" };

@@ -4,14 +4,15 @@
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, ProgramArray, lpm_trie::Key},
     programs::Xdp,
     util::nr_cpus,
 };
 use ingress_common::{
     abi::{
-        self, Config, FlowSet, Fragment, FragmentKey, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOT_PAGES,
-        SlotPage, Tunnel, TunnelEnd, TunnelEndKey, WalkBudget,
+        self, Config, FlowSet, Fragment, FragmentKey, Guard, NodeIndex, Peer, PeerKey, RuleKey,
+        SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, Source, SourceKey, Tunnel, TunnelEnd, TunnelEndKey, VipId,
+        WalkBudget,
     },
     steer::{
         Reason,
@@ -19,6 +20,9 @@ use ingress_common::{
     },
 };
 use ingress_tests::paths;
+
+/// VIPs of the tables' worlds have lower numbers.
+const WORLD_VIPS: u16 = 16;
 
 type FlowWords = [u64; abi::FLOW_WAYS];
 
@@ -50,6 +54,8 @@ impl Front {
             loader.load_file(&object).with_context(|| format!("cannot load {}", object.display()))?;
         let program: &mut Xdp = ebpf.program_mut(abi::PROGRAM).context("no such program")?.try_into()?;
         program.load().context("the verifier says no")?;
+        let program: &mut Xdp = ebpf.program_mut(abi::PROGRAM_WHY).context("no such program")?.try_into()?;
+        program.load().context("the verifier says no to the question")?;
         let mut called = Vec::new();
         for name in abi::CALLED {
             let program: &mut Xdp = ebpf.program_mut(name).context("no such program")?.try_into()?;
@@ -108,6 +114,16 @@ impl Front {
                 pages.set((table * SLOT_PAGES + page_number) as u32, page, 0)?;
             }
         }
+        for id in 0..WORLD_VIPS {
+            let guard = world.guards.get(&VipId(id)).copied().unwrap_or_default();
+            self.array::<Guard>(abi::GUARDS)?.set(id.into(), guard, 0)?;
+        }
+        for ((bits, key), rule) in &world.rules {
+            self.rules()?.insert(&Key::new(*bits, *key), rule, 0)?;
+        }
+        for (key, &paid_until_ns) in &*world.sources.borrow() {
+            self.put(abi::SOURCES, key, &Source { paid_until_ns })?;
+        }
         self.budget(abi::WALK_BUDGET, world.walk_paid_until_ns.get())?;
         self.budget(abi::ECHO_BUDGET, world.echo_paid_until_ns.get())?;
         self.array::<u64>(abi::HEARTBEAT)?.set(0, world.heartbeat_ns, 0)?;
@@ -123,7 +139,11 @@ impl Front {
         self.empty::<abi::Ip6, abi::Addr>(abi::ADDRS6)?;
         self.empty::<FragmentKey, Fragment>(abi::FRAGMENTS)?;
         self.empty::<TunnelEndKey, TunnelEnd>(abi::TUNNEL_ENDS)?;
-        self.empty::<PeerKey, Peer>(abi::PEERS)
+        self.empty::<PeerKey, Peer>(abi::PEERS)?;
+        self.empty::<SourceKey, Source>(abi::SOURCES)?;
+        let mut rules = self.rules()?;
+        let keys = rules.keys().collect::<Result<Vec<_>, _>>()?;
+        keys.iter().try_for_each(|key| Ok(rules.remove(key)?))
     }
 
     fn budget(&mut self, name: &str, paid_until_ns: u64) -> Result<()> {
@@ -199,6 +219,10 @@ impl Front {
 
     fn put<K: Pod, V: Pod>(&mut self, name: &str, key: &K, value: &V) -> Result<()> {
         Ok(self.hash::<K, V>(name)?.insert(key, value, 0)?)
+    }
+
+    fn rules(&mut self) -> Result<LpmTrie<&mut MapData, RuleKey, u32>> {
+        Ok(self.ebpf.map_mut(abi::RULES).context("no rules")?.try_into()?)
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {

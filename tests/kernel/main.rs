@@ -2,6 +2,7 @@
 //! root, in a network namespace of its own.
 
 mod connections;
+mod cookies;
 mod differential;
 mod front;
 mod packets;
@@ -21,10 +22,11 @@ fn main() -> ExitCode {
         eprintln!("kernel tests cannot run: {error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = [verifier::trials(), packets::trials(), sockets::trials(), differential::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials =
+        [verifier::trials(), packets::trials(), sockets::trials(), differential::trials(), cookies::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 

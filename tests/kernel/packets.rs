@@ -45,7 +45,12 @@ fn run(front: &mut Front, case: &Case) -> Result<()> {
         Action::Drop => XDP_DROP,
         Action::Transmit => XDP_TX,
         Action::Redirect => XDP_REDIRECT,
-        Action::Encapsulate | Action::Detour | Action::Icmp | Action::Fragment | Action::TooBig => {
+        Action::Encapsulate
+        | Action::Detour
+        | Action::Icmp
+        | Action::Fragment
+        | Action::TooBig
+        | Action::Cookie => {
             bail!("no case ends half way")
         }
     };

@@ -33,11 +33,11 @@ use crate::{
 };
 
 /// The program, for one at a time: they share a VIP's port, and one of them changes a sysctl.
-static FRONT: Mutex<Option<Front>> = Mutex::new(None);
+pub(crate) static FRONT: Mutex<Option<Front>> = Mutex::new(None);
 /// The kernel does what we wait for in well under a millisecond; a starved machine may take longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the kernel says whether it sends SYN cookies: 1 when it must, 2 always.
-const SYNCOOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
+pub(crate) const SYNCOOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 
 /// States of sockets (`tcp_states.h`), as `/proc/net/tcp` has them.
 const TIME_WAIT: &str = "06";
@@ -66,23 +66,23 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A client's address and port, and a VIP with the port that it serves.
-struct Ends {
+pub(crate) struct Ends {
     client: SocketAddr,
     vip: SocketAddr,
 }
 
 impl Ends {
-    fn v4(port: u16) -> Self {
+    pub(crate) fn v4(port: u16) -> Self {
         let of = |addr: [u8; 4], port| Ip4::from(std::net::Ipv4Addr::from(addr)).socket_addr(port);
         Self { client: of(CLIENT, port), vip: of(OTHERS_VIP, PORT) }
     }
 
-    fn v6(port: u16) -> Self {
+    pub(crate) fn v6(port: u16) -> Self {
         let of = |addr: &str, port| Ip6::socket_addr(ip6(addr), port);
         Self { client: of(CLIENT6, port), vip: of(OTHERS_VIP6, PORT) }
     }
 
-    fn listen(&self) -> Result<TcpListener> {
+    pub(crate) fn listen(&self) -> Result<TcpListener> {
         let listener = bound_socket(&self.vip)?;
         rustix::net::listen(&listener, 8)?;
         Ok(listener.into())
@@ -95,7 +95,7 @@ impl Ends {
     }
 
     /// A segment from the client to the VIP.
-    fn segment(&self, flags: u8) -> Segment {
+    pub(crate) fn segment(&self, flags: u8) -> Segment {
         let segment = if self.vip.is_ipv4() { v4(flags) } else { v6(flags) };
         segment.with(|segment| {
             segment.src_port = self.client.port();
@@ -104,7 +104,7 @@ impl Ends {
     }
 
     /// Where the TCP header of [`Self::segment`] begins.
-    fn l4(&self) -> usize {
+    pub(crate) fn l4(&self) -> usize {
         14 + if self.vip.is_ipv4() { 20 } else { 40 }
     }
 

@@ -13,6 +13,7 @@ mod examples;
 mod instruments;
 mod lifecycle;
 mod membership;
+mod protection;
 mod routed;
 
 fn main() -> std::process::ExitCode {
@@ -28,6 +29,7 @@ fn main() -> std::process::ExitCode {
         daemon::trials(),
         lifecycle::trials(),
         coexistence::trials(),
+        protection::trials(),
     ]
     .into_iter()
     .flatten()

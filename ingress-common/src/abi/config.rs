@@ -37,8 +37,8 @@ pub struct Config {
     pub active_slots: u32,
     /// This node's own place in [`super::NODES`].
     pub own_node: NodeIndex,
-    /// Zero.
-    pub reserved: u16,
+    /// Bytes of a TCP segment that answers to SYNs ask IPv4 clients for at most; IPv6 ones 20 less. 0: nothing is asked for.
+    pub segment_size: u16,
     /// [`Config::LOG`].
     pub flags: u32,
     /// Key of the flow hash. The same on every node of the cluster, and secret if clients should not be able to choose

@@ -100,9 +100,22 @@ map_type!(VipKey6, 20);
 pub struct Vip {
     /// Names the counters and the flows of this VIP.
     pub id: VipId,
-    /// Zero: an Ingress VIP. Room for kinds of VIPs to come.
+    /// [`Vip::LISTS`] and the others.
     pub flags: u16,
     /// Zero.
     pub reserved: u32,
 }
 map_type!(Vip, 8);
+
+impl Vip {
+    /// Flag: `RULES` has entries for it.
+    pub const LISTS: u16 = 1;
+    /// Flag, with [`Self::LISTS`]: who is in no entry is not let in.
+    pub const ALLOWED_ONLY: u16 = 2;
+    /// Flag: new connections of one source are limited, as `GUARDS` says.
+    pub const SOURCE_LIMIT: u16 = 4;
+    /// Flag: where more SYNs arrive than `GUARDS` says, they are answered with cookies.
+    pub const COOKIES: u16 = 8;
+    /// Flags that [`crate::steer::guard`] is for.
+    pub const GUARDED: u16 = Self::LISTS | Self::SOURCE_LIMIT;
+}

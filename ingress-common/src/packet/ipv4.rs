@@ -61,7 +61,7 @@ impl Ipv4Hdr {
     pub fn set_checksum(&mut self) {
         self.checksum = Be16::new(0);
         let words: [u16; 10] = zerocopy::transmute!(*self);
-        self.checksum = Be16::from_raw(checksum::over(words));
+        self.checksum = Be16::from_raw(checksum::fold(checksum::sum_of(&words)));
     }
 
     /// Sets the hop limit and corrects the header checksum for it.

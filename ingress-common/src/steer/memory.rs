@@ -10,13 +10,13 @@ use std::{
 };
 
 use crate::abi::{
-    Addr, Config, FlowSet, Fragment, FragmentKey, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, SLOT_TABLES,
-    SLOTS_LEN, Slot, Tunnel, TunnelEndKey, Vip, VipKey4, VipKey6,
+    Addr, Config, FlowSet, Fragment, FragmentKey, Guard, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, RuleKey,
+    SLOT_TABLES, SLOTS_LEN, Slot, SourceKey, Tunnel, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
 
-use super::{ECHO_BURST_NS, ECHO_COST_NS, Quote, Segment, Tables, Tuple};
+use super::{Cookie, ECHO_BURST_NS, ECHO_COST_NS, Quote, Route, Segment, Tables, Tuple};
 use crate::packet::{Packet, Resize, View};
 
 /// The `FLOWS` map: as small as one likes, so that flows push each other out.
@@ -112,6 +112,18 @@ pub struct Memory {
     pub echo_paid_until_ns: Cell<u64>,
     /// `FRAGMENTS`, without a limit.
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
+    /// `GUARDS`.
+    pub guards: HashMap<VipId, Guard>,
+    /// `RULES`, by the length of their prefix in bits.
+    pub rules: HashMap<(u32, RuleKey), u32>,
+    /// `SOURCES`: until when each has paid.
+    pub sources: RefCell<HashMap<SourceKey, u64>>,
+    /// `SYN_BUDGETS`: until when each VIP has paid.
+    pub syns: RefCell<HashMap<VipId, u64>>,
+    /// The cookie that the kernel makes; `None`: the listeners have room.
+    pub cookie: Option<Cookie>,
+    /// The kernel's way to all clients.
+    pub route: Option<Route>,
 }
 
 impl Memory {
@@ -142,6 +154,12 @@ impl Memory {
             walk_paid_until_ns: Cell::new(0),
             echo_paid_until_ns: Cell::new(0),
             fragments: RefCell::default(),
+            guards: HashMap::new(),
+            rules: HashMap::new(),
+            sources: RefCell::default(),
+            syns: RefCell::default(),
+            cookie: None,
+            route: None,
         }
     }
 }
@@ -283,5 +301,51 @@ impl Tables for Memory {
 
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool {
         self.take(&self.walk_paid_until_ns, cost_ns, burst_ns)
+    }
+
+    fn guard_of(&self, vip: VipId) -> Option<&Guard> {
+        self.guards.get(&vip)
+    }
+
+    fn rule(&self, vip: VipId, source: Ip6) -> Option<u32> {
+        let bits = |addr: Ip6| std::net::Ipv6Addr::from(addr).to_bits();
+        let matches = |(len, key): &(u32, RuleKey)| {
+            let net = len - RuleKey::VIP_BITS;
+            key.vip == u32::from(vip.0)
+                && (net == 0 || bits(key.addr) >> (128 - net) == bits(source) >> (128 - net))
+        };
+        let longest = self.rules.iter().filter(|(key, _)| matches(key)).max_by_key(|((len, _), _)| *len);
+        longest.map(|(_, rule)| *rule)
+    }
+
+    fn take_source(&self, source: SourceKey, cost_ns: u64, burst_ns: u64) -> bool {
+        let mut sources = self.sources.borrow_mut();
+        let paid_until = sources.entry(source).or_default();
+        let paid = super::charge(*paid_until, self.now_ns, cost_ns, burst_ns);
+        paid.inspect(|paid| *paid_until = *paid).is_some()
+    }
+
+    fn take_syn(&self, vip: VipId) -> bool {
+        let Some(guard) = self.guards.get(&vip) else { return true };
+        let mut syns = self.syns.borrow_mut();
+        let paid_until = syns.entry(vip).or_default();
+        let paid = super::charge(*paid_until, self.now_ns, guard.syn_cost_ns, guard.syn_burst_ns);
+        paid.inspect(|paid| *paid_until = *paid).is_some()
+    }
+
+    fn cookie4(&self, _tuple: &Tuple<Ip4>, _segment: &Segment) -> Option<Cookie> {
+        self.cookie
+    }
+
+    fn cookie6(&self, _tuple: &Tuple<Ip6>, _segment: &Segment) -> Option<Cookie> {
+        self.cookie
+    }
+
+    fn route4(&self, _src: Ip4, _dst: Ip4) -> Option<Route> {
+        self.route
+    }
+
+    fn route6(&self, _src: Ip6, _dst: Ip6) -> Option<Route> {
+        self.route
     }
 }

@@ -116,10 +116,11 @@ fn icmpv6_checksum(
     neighbour: &NeighbourHdr,
     option: Option<&LinkLayerOption>,
 ) -> Be16 {
-    let addresses: [&[u16; 8]; 2] = [transmute_ref!(src), transmute_ref!(dst)];
+    let (src, dst): (&[u16; 8], &[u16; 8]) = (transmute_ref!(src), transmute_ref!(dst));
     let pseudo = [len.to_be(), u16::from(next_header::ICMPV6).to_be()];
     let neighbour: [u16; 12] = zerocopy::transmute!(*neighbour);
     let option: [u16; 4] = option.map_or([0; 4], |option| zerocopy::transmute!(*option));
-    let words = addresses.into_iter().flatten().copied().chain(pseudo).chain(neighbour).chain(option);
-    Be16::from_raw(checksum::over(words))
+    let addresses = checksum::sum_of(src) + checksum::sum_of(dst);
+    let message = checksum::sum_of(&pseudo) + checksum::sum_of(&neighbour) + checksum::sum_of(&option);
+    Be16::from_raw(checksum::fold(addresses + message))
 }

@@ -62,11 +62,19 @@ pub enum Reason {
     LocalFragment = 27,
     /// Dropped: a piece of a packet whose first piece has not been seen.
     DropFragment = 28,
+    /// Answered: a SYN, with a cookie instead of a place in the listener's queue.
+    CookieSent = 29,
+    /// Dropped: the VIP's deny list has its source.
+    DropDenied = 30,
+    /// Dropped: the VIP has an allow list, and its source is not in it.
+    DropNotAllowed = 31,
+    /// Dropped: its source opens more connections than the VIP allows.
+    DropSourceRate = 32,
 }
 
 impl Reason {
     /// All reasons, each at its number.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::NotOurs,
         Self::ForwardFlow,
         Self::ForwardNew,
@@ -96,11 +104,21 @@ impl Reason {
         Self::ForwardFragment,
         Self::LocalFragment,
         Self::DropFragment,
+        Self::CookieSent,
+        Self::DropDenied,
+        Self::DropNotAllowed,
+        Self::DropSourceRate,
     ];
 
     /// Index into the `COUNTERS` map.
     pub const fn index(self) -> u32 {
         self as u32
+    }
+
+    /// The reason with this index.
+    #[inline(always)]
+    pub fn from_index(index: u32) -> Option<Self> {
+        Self::ALL.get(index as usize).copied()
     }
 
     /// Name in metrics and in `status`.
@@ -135,6 +153,10 @@ impl Reason {
             Self::ForwardFragment => "forward_fragment",
             Self::LocalFragment => "local_fragment",
             Self::DropFragment => "drop_fragment",
+            Self::CookieSent => "cookie_sent",
+            Self::DropDenied => "drop_denied",
+            Self::DropNotAllowed => "drop_not_allowed",
+            Self::DropSourceRate => "drop_source_rate",
         }
     }
 
@@ -153,6 +175,9 @@ impl Reason {
                 | Self::DropTunnel
                 | Self::DropEchoRate
                 | Self::DropFragment
+                | Self::DropDenied
+                | Self::DropNotAllowed
+                | Self::DropSourceRate
         )
     }
 }
@@ -166,6 +191,7 @@ mod tests {
     fn each_reason_stands_at_its_number_and_fits_the_map() {
         for (number, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index() as usize, number);
+            assert_eq!(Reason::from_index(reason.index()), Some(reason));
             assert!(reason.index() < REASON_SLOTS);
         }
     }

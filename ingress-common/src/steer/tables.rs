@@ -2,12 +2,15 @@
 //! `ingress-ebpf` over maps and helpers, by tests and the simulator over plain collections.
 
 use crate::abi::{
-    Addr, Config, FlowSet, Fragment, FragmentKey, Ip4, Ip6, Mac, Node, NodeIndex, Slot, Tunnel, TunnelEndKey,
-    Vip, VipKey4, VipKey6,
+    Addr, Config, FlowSet, Fragment, FragmentKey, Guard, Ip4, Ip6, Mac, Node, NodeIndex, Slot, SourceKey,
+    Tunnel, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
 
+use super::cookie::{Cookie, Route};
+use super::guard::guard;
+use super::reason::Reason;
 use super::slot::{Question, choose};
 use super::tcp::{Quote, Segment, Tuple};
 
@@ -78,4 +81,29 @@ pub trait Tables {
     fn take_echo(&self) -> bool;
     /// Takes one hand-over out of the budget for walks, as [`super::charge`] computes it. False: none left.
     fn take_walk(&self, cost_ns: u64, burst_ns: u64) -> bool;
+
+    /// The `GUARDS` map.
+    fn guard_of(&self, vip: VipId) -> Option<&Guard>;
+    /// What the `RULES` map says of a source.
+    fn rule(&self, vip: VipId, source: Ip6) -> Option<u32>;
+    /// Takes a new connection out of the budget of its source, as [`super::charge`] computes it. False: none left.
+    fn take_source(&self, source: SourceKey, cost_ns: u64, burst_ns: u64) -> bool;
+    /// [`super::guard`] over these tables, for the reason that [`Self::choose`] has.
+    #[inline(always)]
+    fn guard(&self, vip: VipId, flags: u16, source: Ip6, opens_flow: bool) -> Reason
+    where
+        Self: Sized,
+    {
+        guard(self, vip, flags, source, opens_flow)
+    }
+    /// Takes a SYN out of what the VIP takes without cookies. False: none left.
+    fn take_syn(&self, vip: VipId) -> bool;
+    /// The cookie that answers the SYN `segment`; `None` where the listener still has room for it, or there is none.
+    fn cookie4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> Option<Cookie>;
+    /// As [`Self::cookie4`].
+    fn cookie6(&self, tuple: &Tuple<Ip6>, segment: &Segment) -> Option<Cookie>;
+    /// The way by which this node's kernel would send a packet from `src` to `dst`, if it is known down to the MAC address.
+    fn route4(&self, src: Ip4, dst: Ip4) -> Option<Route>;
+    /// As [`Self::route4`].
+    fn route6(&self, src: Ip6, dst: Ip6) -> Option<Route>;
 }

@@ -65,6 +65,8 @@ pub struct Quote {
 pub(super) trait Family {
     type Addr: Copy;
 
+    /// The address as an IPv6 one; IPv4: mapped.
+    fn wide(addr: Self::Addr) -> Ip6;
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>) -> Option<Vip>;
     fn hash(key: &FlowKey, tuple: &Tuple<Self::Addr>) -> FlowHash;
     fn has_socket<T: Tables>(tables: &T, tuple: &Tuple<Self::Addr>, segment: &Segment) -> bool;
@@ -102,8 +104,9 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     let Some(tcp) = packet.at::<TcpHdr>(at.l4) else { return Verdict::NOT_OURS };
     let tuple = Tuple { src, dst, src_port: tcp.src, dst_port: tcp.dst };
     let (flags, tcp_len) = (tcp.flags, tcp.header_len());
-    let Some(vip) = F::vip(tables, &tuple) else { return Verdict::NOT_OURS };
-    let vip = vip.id;
+    let Some(Vip { id: vip, flags: protection, .. }) = F::vip(tables, &tuple) else {
+        return Verdict::NOT_OURS;
+    };
 
     let pass = |reason| Verdict { vip, ..Verdict::other(Action::Pass, reason) };
     let Some(config) = ready(tables) else { return pass(Reason::PassNotReady) };
@@ -118,11 +121,21 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
     }
 
     let from_peer = at.in_tunnel || at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
+    if protection & Vip::GUARDED != 0 && !from_peer {
+        let reason = tables.guard(vip, protection, F::wide(src), flags.is_new_flow());
+        if reason != Reason::NotOurs {
+            return Verdict { vip, ..Verdict::other(Action::Drop, reason) };
+        }
+    }
     let hash = F::hash(&config.flow_key, &tuple);
     let steering = Steering::<F, T> { tables, config, at, tuple, vip, hash, from_peer };
     if flags.is_new_flow() {
         let segment = Segment { l3: at.l3, l4: at.l4, flags };
-        return Verdict { new_flow: true, ..steering.new_flow(packet, &segment) };
+        let verdict = Verdict { new_flow: true, ..steering.new_flow(packet, &segment) };
+        if protection & Vip::COOKIES != 0 && verdict.action == Action::Pass && !tables.take_syn(vip) {
+            return Verdict { action: Action::Cookie, ..verdict };
+        }
+        return verdict;
     }
     if steering.uses_memory()
         && let Some(set) = steering.flow_set()
@@ -300,6 +313,11 @@ impl Family for V4 {
     type Addr = Ip4;
 
     #[inline(always)]
+    fn wide(addr: Ip4) -> Ip6 {
+        Ip6::mapped(addr)
+    }
+
+    #[inline(always)]
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip4>) -> Option<Vip> {
         tables.vip4(VipKey4 { addr: tuple.dst, port: tuple.dst_port, proto: u16::from(PROTO) })
     }
@@ -333,6 +351,11 @@ impl Family for V4 {
 
 impl Family for V6 {
     type Addr = Ip6;
+
+    #[inline(always)]
+    fn wide(addr: Ip6) -> Ip6 {
+        addr
+    }
 
     #[inline(always)]
     fn vip<T: Tables>(tables: &T, tuple: &Tuple<Ip6>) -> Option<Vip> {

@@ -70,7 +70,7 @@ fn answer4<P: Resize + ?Sized>(packet: &mut P, link: &Link, mtu: u16) -> Option<
     };
     let words: [u16; 4] = zerocopy::transmute!(message);
     let quote = quoted::<P, { QUOTE4 / 2 }>(packet, l3 + OURS4)?;
-    message.checksum = Be16::from_raw(checksum::fold(checksum::sum(words) + quote));
+    message.checksum = Be16::from_raw(checksum::fold(checksum::sum_of(&words) + quote));
     *packet.at_mut(l3 + size_of::<Ipv4Hdr>())? = message;
     send_back(packet, link)
 }
@@ -98,7 +98,7 @@ fn answer6<P: Resize + ?Sized>(packet: &mut P, link: &Link, mtu: u16) -> Option<
     let words: [u16; 4] = zerocopy::transmute!(message);
     let pseudo = [len.to_be(), u16::from(next_header::ICMPV6).to_be()];
     let quote = quoted::<P, { QUOTE6 / 2 }>(packet, l3 + OURS6)?;
-    let sum = checksum::sum(addresses) + checksum::sum(pseudo) + checksum::sum(words) + quote;
+    let sum = checksum::sum_of(&addresses) + checksum::sum_of(&pseudo) + checksum::sum_of(&words) + quote;
     message.checksum = Be16::from_raw(checksum::fold(sum));
     *packet.at_mut(l3 + size_of::<Ipv6Hdr>())? = message;
     send_back(packet, link)

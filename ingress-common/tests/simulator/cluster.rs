@@ -198,7 +198,12 @@ impl Cluster {
                 }
                 Action::Pass => return (Fate::Refused(at), road),
                 Action::Drop => return (Fate::Lost, road),
-                Action::Encapsulate | Action::Detour | Action::Icmp | Action::Fragment | Action::TooBig => {
+                Action::Encapsulate
+                | Action::Detour
+                | Action::Icmp
+                | Action::Fragment
+                | Action::TooBig
+                | Action::Cookie => {
                     panic!("whole TCP segments on one link")
                 }
                 Action::Transmit | Action::Redirect => {

@@ -41,6 +41,46 @@ pub struct IngressClassParametersSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ports")]
     pub https_ports: Option<Vec<u16>>,
+    /// Who may connect to these VIPs, and how often. Decided in XDP, before the node's TCP stack sees anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<ProtectionSpec>,
+}
+
+/// Who may connect to the VIPs of a class, and how often.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtectionSpec {
+    /// Addresses and networks that are served; all others are not. Absent: everybody is. What
+    /// `loadBalancerSourceRanges` is for a Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_networks")]
+    pub allow: Option<Vec<String>>,
+    /// Addresses and networks that are not served, whatever `allow` says. Their established connections end too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "networks")]
+    pub deny: Vec<String>,
+    /// New connections of one source: of an IPv4 address, or of an IPv6 network of 64 bits. Each node at which packets
+    /// arrive counts by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_connections_per_source: Option<RateSpec>,
+    /// SYNs per second to one VIP and port, on one node, above which it answers with SYN cookies in XDP where its listener's
+    /// queue is full; 0: never. Absent: as `--syn-cookies-above` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_count")]
+    pub syn_cookies_above: Option<u32>,
+}
+
+/// A rate, and how many may come at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RateSpec {
+    /// How many per second in the long run.
+    #[schemars(schema_with = "positive")]
+    pub per_second: u32,
+    /// How many at once; as many as `perSecond` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_positive")]
+    pub burst: Option<u32>,
 }
 
 /// What the classes with these parameters have.
@@ -77,4 +117,32 @@ fn ports(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 16,
         "items": { "type": "integer", "minimum": 1, "maximum": 65535 },
     })
+}
+
+fn positive(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+}
+
+fn optional_positive(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": 1_000_000, "nullable": true })
+}
+
+fn optional_count(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 0, "maximum": 10_000_000, "nullable": true })
+}
+
+fn network() -> serde_json::Value {
+    serde_json::json!({
+        "type": "string",
+        "maxLength": 49,
+        "x-kubernetes-validations": [{ "rule": "isIP(self) || isCIDR(self)", "message": "must be an address or NETWORK/BITS" }],
+    })
+}
+
+fn networks(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "array", "maxItems": 1024, "items": network() })
+}
+
+fn optional_networks(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "array", "maxItems": 1024, "nullable": true, "items": network() })
 }

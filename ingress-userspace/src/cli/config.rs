@@ -163,6 +163,10 @@ pub struct RunArgs {
     /// How often the owner of a VIP repeats its announcement (gratuitous ARP, unsolicited neighbour advertisement).
     #[arg(long, env = "XDP_INGRESS_ANNOUNCE_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub announce_interval: Duration,
+    /// SYNs per second to one VIP on this node above which they are answered with SYN cookies in XDP where the listener's
+    /// queue is full; 0: never. `spec.protection.synCookiesAbove` of a class's parameters wins.
+    #[arg(long, env = "XDP_INGRESS_SYN_COOKIES_ABOVE", default_value_t = crate::l4::DEFAULT_SYN_COOKIES_ABOVE, value_name = "N")]
+    pub syn_cookies_above: u32,
     /// Log the verdict of each packet (debugging; costs speed).
     #[arg(long, env = "XDP_INGRESS_BPF_LOG")]
     pub bpf_log: bool,

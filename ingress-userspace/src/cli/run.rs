@@ -307,6 +307,7 @@ fn l4_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l4::Config> {
     );
     config.candidates = usize::from(arguments.candidates);
     config.announce_interval = arguments.announce_interval;
+    config.syn_cookies_above = arguments.syn_cookies_above;
     config.bpf_log = arguments.bpf_log;
     Ok(config)
 }

@@ -22,7 +22,7 @@ use super::neighbour::{Surroundings, Way};
 use super::netlink::Netlink;
 use super::owner::Handover;
 use super::status::{Generation, Picture};
-use super::sync::{Desired, Input, Places, Writer, build, desired};
+use super::sync::{Cookies, Desired, Input, Places, Writer, build, desired};
 use crate::model::Snapshot;
 
 /// The engine turns at least this often.
@@ -50,6 +50,7 @@ pub(crate) struct Engine {
     pub(crate) behaviour: Behaviour,
     /// Of each slot.
     pub(crate) candidates: usize,
+    pub(crate) cookies: Cookies,
     pub(crate) orders: watch::Receiver<Orders>,
     pub(crate) membership: Membership,
     pub(crate) view: watch::Receiver<View>,
@@ -137,6 +138,7 @@ impl Engine {
             ways: &surroundings.ways,
             uplinks: &uplinks,
             behaviour: &self.behaviour,
+            cookies: self.cookies,
         };
         let desired = desired(&input, &mut self.places, &mut self.handover);
         let is_known = memory.applied.as_ref() == Some(&desired) && memory.generation == orders.generation;

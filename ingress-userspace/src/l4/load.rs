@@ -264,6 +264,15 @@ fn load_object(options: &Options<'_>) -> Result<(Ebpf, bool), StartError> {
     Ok((ebpf, is_adopted))
 }
 
+/// The object with the pinned maps in it, no program loaded yet: for a question about the front, while it runs.
+pub(crate) fn open_question(pin_path: &Path) -> Result<Ebpf, StartError> {
+    let mut loader = EbpfLoader::new();
+    for (name, ..) in maps::LAYOUT {
+        loader.map_pin_path(name, pin_path.join(name));
+    }
+    loader.load(OBJECT).map_err(|error| StartError::from_aya("open the BPF maps", &error))
+}
+
 /// The programs that the front calls go into their map first: with adopted maps, the front of an earlier daemon calls these
 /// from now on, and its decisions and theirs are of the same ABI version.
 fn load_called(ebpf: &mut Ebpf) -> Result<(), StartError> {

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::hash::Hash;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use ingress_common::abi::{
-    self, Addr, Config, Count, Ip4, Ip6, MAX_NODES, Node, NodeIndex, Peer, PeerKey, SLOT_PAGES, SlotPage,
-    Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
+    self, Addr, Config, Count, Guard, Ip4, Ip6, MAX_NODES, Node, NodeIndex, Peer, PeerKey, RuleKey,
+    SLOT_PAGES, SlotPage, Source, SourceKey, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
 };
 
 /// What the daemon writes.
@@ -23,6 +24,8 @@ pub(crate) struct Maps {
     pub(crate) vips6: HashMap<MapData, VipKey6, Vip>,
     pub(crate) addrs4: HashMap<MapData, Ip4, Addr>,
     pub(crate) addrs6: HashMap<MapData, Ip6, Addr>,
+    pub(crate) guards: Array<MapData, Guard>,
+    pub(crate) rules: LpmTrie<MapData, RuleKey, u32>,
 }
 
 /// What the program counts.
@@ -56,6 +59,8 @@ pub(crate) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Counters, Heartbeat), Wrong
         vips6: one(ebpf, abi::VIPS6)?,
         addrs4: one(ebpf, abi::ADDRS4)?,
         addrs6: one(ebpf, abi::ADDRS6)?,
+        guards: one(ebpf, abi::GUARDS)?,
+        rules: one(ebpf, abi::RULES)?,
     };
     let counters = Counters {
         reasons: one(ebpf, abi::COUNTERS)?,
@@ -92,6 +97,10 @@ pub(crate) const LAYOUT: &[(&str, usize, usize, u32)] = &[
     layout::<u32, abi::WalkBudget>(abi::WALK_BUDGET, 1),
     layout::<u32, abi::WalkBudget>(abi::ECHO_BUDGET, 1),
     layout::<abi::FragmentKey, abi::Fragment>(abi::FRAGMENTS, abi::MAX_FRAGMENTS),
+    layout::<u32, Guard>(abi::GUARDS, abi::MAX_VIPS),
+    layout::<Key<RuleKey>, u32>(abi::RULES, abi::MAX_RULES),
+    layout::<SourceKey, Source>(abi::SOURCES, abi::MAX_SOURCES),
+    layout::<u32, abi::WalkBudget>(abi::SYN_BUDGETS, abi::MAX_VIPS),
 ];
 
 const fn layout<K, V>(name: &'static str, entries: u32) -> (&'static str, usize, usize, u32) {
@@ -103,6 +112,11 @@ pub(crate) fn entries<K: Pod + Ord + Hash, V: Pod>(
     map: &HashMap<MapData, K, V>,
 ) -> Result<BTreeMap<K, V>, MapError> {
     map.iter().collect()
+}
+
+/// All rules, by the length of their prefix in bits.
+pub(crate) fn rules(map: &LpmTrie<MapData, RuleKey, u32>) -> Result<BTreeMap<(u32, RuleKey), u32>, MapError> {
+    map.iter().map(|rule| rule.map(|(key, rule)| ((key.prefix_len(), key.data()), rule))).collect()
 }
 
 /// The nodes that have a place.

@@ -1,6 +1,7 @@
 //! From what is declared (Snapshot), alive (membership) and reachable (neighbours) to what the maps shall hold. Pure:
 //! the same inputs give the same `Desired`. `write` brings it into the kernel; `engine` calls both.
 
+mod protection;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use ingress_common::abi::{
-    ABI_VERSION, Addr, Config, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, Tunnel,
-    TunnelEnd, TunnelEndKey, Uplink, Vip, VipId, VipKey4, VipKey6,
+    ABI_VERSION, Addr, Config, Guard, Ip4, Ip6, MAX_NODES, MAX_VIPS, Node, NodeIndex, Peer, PeerKey, RuleKey,
+    Tunnel, TunnelEnd, TunnelEndKey, Uplink, Vip, VipId, VipKey4, VipKey6,
 };
 use ingress_common::hash::NodeKey;
 use ingress_common::rank::Candidate;
@@ -19,8 +20,9 @@ use super::membership::{Liveness, View};
 use super::neighbour::Way;
 use super::numbers::Numbers;
 use super::owner::{Handover, owners};
-use crate::model::{NodeIntent, Snapshot};
+use crate::model::{NodeIntent, Protection, Snapshot};
 
+pub(crate) use protection::Cookies;
 pub(crate) use write::{Writer, build};
 
 /// IP protocol number of TCP.
@@ -64,6 +66,7 @@ pub(crate) struct Input<'a> {
     pub(crate) ways: &'a BTreeMap<String, Way>,
     pub(crate) uplinks: &'a [Uplink],
     pub(crate) behaviour: &'a Config,
+    pub(crate) cookies: Cookies,
 }
 
 /// The numbers that are given out on this node.
@@ -105,6 +108,9 @@ pub(crate) struct Desired {
     pub(crate) vips6: BTreeMap<VipKey6, Vip>,
     pub(crate) addrs4: BTreeMap<Ip4, Addr>,
     pub(crate) addrs6: BTreeMap<Ip6, Addr>,
+    pub(crate) guards: BTreeMap<VipId, Guard>,
+    /// By the length of their prefix in bits.
+    pub(crate) rules: BTreeMap<(u32, RuleKey), u32>,
     /// For `lo`.
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) owners: BTreeMap<IpAddr, String>,
@@ -133,6 +139,7 @@ pub(crate) fn desired(input: &Input<'_>, places: &mut Places, handover: &mut Han
     place_vips(input, places, handover, &mut desired);
     let mut config = *input.behaviour;
     config.abi_version = ABI_VERSION;
+    config.segment_size = protection::segment_size(input.ways.values());
     config.own_node = desired
         .placed
         .iter()
@@ -228,13 +235,17 @@ fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, d
         .iter()
         .flat_map(|vip| vip.ports().map(|port| SocketAddr::new(vip.address, port)))
         .collect();
+    let protections: BTreeMap<IpAddr, &Protection> =
+        input.snapshot.vips.iter().map(|vip| (vip.address, &vip.protection)).collect();
     places.vips.keep(|socket| sockets.contains(socket));
     for socket in sockets {
         let Some(id) = places.vips.of(&socket).map(VipId) else {
             warn!(vip = %socket, max = MAX_VIPS, "too many VIPs: this one is left out");
             continue;
         };
-        let value = Vip { id, ..Vip::default() };
+        let protection = protections.get(&socket.ip()).copied();
+        let flags = protection.map_or(0, |protection| protection::place(input, id, protection, desired));
+        let value = Vip { id, flags, reserved: 0 };
         let port = ingress_common::abi::Be16::new(socket.port());
         match socket.ip() {
             IpAddr::V4(v4) => {

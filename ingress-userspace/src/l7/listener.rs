@@ -165,8 +165,12 @@ mod tests {
 
     #[test]
     fn vips_listen_with_both_protocols() {
-        let vip =
-            Vip { address: "192.0.2.1".parse().unwrap(), http_ports: vec![80, 8080], https_ports: vec![443] };
+        let vip = Vip {
+            address: "192.0.2.1".parse().unwrap(),
+            http_ports: vec![80, 8080],
+            https_ports: vec![443],
+            protection: crate::model::Protection::default(),
+        };
         let found: Vec<String> =
             of_vips(&[vip]).iter().map(|a| format!("{} {:?}", a.socket, a.proto)).collect();
         assert_eq!(found, ["192.0.2.1:80 Http", "192.0.2.1:443 Https", "192.0.2.1:8080 Http"]);

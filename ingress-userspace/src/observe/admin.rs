@@ -29,6 +29,9 @@ pub trait Daemon: Send + Sync + 'static {
     fn status(&self) -> String;
     /// Stop or start taking new connections on this node.
     fn drain(&self, draining: bool);
+    /// What would become of a packet, as JSON; `query` is what the command line asks. May block for some tenths of a second.
+    /// Or why there is no answer.
+    fn why(&self, query: &str) -> Result<String, String>;
 }
 
 /// Who may ask for what.
@@ -129,6 +132,10 @@ fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access) -> R
             reply(StatusCode::OK, kind, daemon.metrics())
         }
         (&Method::GET, "/status") if control => reply(StatusCode::OK, "application/json", daemon.status()),
+        (&Method::GET, "/why") if control => match daemon.why(request.uri().query().unwrap_or_default()) {
+            Ok(answer) => reply(StatusCode::OK, "application/json", answer),
+            Err(why) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
+        },
         (&Method::POST, path @ ("/drain" | "/undrain")) if control => {
             daemon.drain(path == "/drain");
             reply(StatusCode::OK, TEXT, "ok\n".to_owned())
@@ -167,6 +174,9 @@ mod tests {
         fn drain(&self, draining: bool) {
             self.0.store(draining, Ordering::Relaxed);
         }
+        fn why(&self, query: &str) -> Result<String, String> {
+            Ok(format!("{{\"asked\": {query:?}}}"))
+        }
     }
 
     async fn get(address: SocketAddr, request: &str) -> String {
@@ -191,6 +201,9 @@ mod tests {
         assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "POST /drain").await.starts_with("HTTP/1.1 404"));
         assert!(get(address, "GET /status").await.starts_with("HTTP/1.1 404"));
+        assert!(get(address, "GET /why?x").await.starts_with("HTTP/1.1 404"));
+        let answer = client::request(&path, Method::GET, "/why?x").await.unwrap();
+        assert_eq!(answer, "{\"asked\": \"x\"}");
 
         assert_eq!(client::request(&path, Method::GET, "/status").await.unwrap(), "{}");
         client::request(&path, Method::POST, "/drain").await.unwrap();

@@ -4,6 +4,7 @@
 //! there first. So it makes no difference who is the leader, who restarts and which classes come and go.
 
 mod pool;
+mod protection;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use super::class::Classes;
 use super::order::by_age;
 use super::problems::Problems;
 use crate::api::{GROUP, IngressClassParametersSpec};
-use crate::model::{ObjectRef, OwnStatus, Reason, Vip};
+use crate::model::{ObjectRef, OwnStatus, Protection, Reason, Vip};
 use crate::source::{Objects, Stored as _};
 use pool::Pools;
 
@@ -128,13 +129,18 @@ impl Vips {
     }
 
     fn give(&mut self, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
+        let protection = protection::read(request, problems);
         for address in &addresses {
             let vip = self.by_address.entry(*address).or_insert_with(|| Vip {
                 address: *address,
                 http_ports: Vec::new(),
                 https_ports: Vec::new(),
+                protection: Protection::default(),
             });
             add_ports(vip, request, problems);
+            if let Some(protection) = &protection {
+                protection::add(vip, request, protection, problems);
+            }
         }
         self.by_class.insert(Arc::clone(&request.name), addresses);
     }

@@ -199,6 +199,15 @@ impl admin::Daemon for Daemon {
         }
         tracing::info!(node = self.node, draining, "drain state changed");
     }
+
+    fn why(&self, query: &str) -> Result<String, String> {
+        let question = crate::cli::why::parse(query).ok_or("expected SRC:PORT,VIP:PORT,syn or ack")?;
+        let ask = lock(&self.l4).as_ref().map(|l4| l4.why(question));
+        let ask = ask.ok_or("there is no XDP front here (--l4 off, or it is not up yet)")?;
+        // The verifier takes its time; other tasks of this thread move on meanwhile.
+        let answer = tokio::task::block_in_place(ask).map_err(|error| error.to_string())?;
+        serde_json::to_string(&answer).map_err(|error| error.to_string())
+    }
 }
 
 /// A panic while it was held leaves handles and numbers that are still good.

@@ -98,7 +98,7 @@ pub enum StartError {
 
 impl StartError {
     /// What `error`, which came up while we tried to `action`, means.
-    pub(super) fn from_aya(action: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(in crate::l4) fn from_aya(action: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
         match errno(error) {
             Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) if !is_verdict(error) => {
                 Self::NotPermitted { action }

@@ -10,11 +10,11 @@ use ingress_common::abi::{
 use ingress_common::hash::NodeKey;
 use ingress_common::rank::Candidate;
 
-use super::{Desired, Input, Places, Standing, desired};
+use super::{Cookies, Desired, Input, Places, Standing, desired};
 use crate::l4::membership::{Liveness, View};
 use crate::l4::neighbour::Way;
 use crate::l4::owner::Handover;
-use crate::model::{self, NodeIntent, Snapshot, Vip};
+use crate::model::{self, NodeIntent, Protection, Snapshot, Vip};
 
 const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 const fn mac(n: u8) -> Mac {
@@ -42,6 +42,7 @@ impl World {
             address: address.parse().unwrap(),
             http_ports: vec![80],
             https_ports: https.to_vec(),
+            protection: Protection::default(),
         };
         let way = |n| Way::Link { link: 7, from: OWN, to: mac(n) };
         Self {
@@ -72,6 +73,7 @@ impl World {
             ways: &self.ways,
             uplinks: &[Uplink { ifindex: 7, mac: OWN, reserved: 0 }],
             behaviour: &Config { flow_sets: 42, ..Config::default() },
+            cookies: Cookies { above: 0, cpus: 2 },
         };
         desired(&input, &mut self.places, &mut established())
     }
@@ -142,6 +144,7 @@ fn exactly_one_node_answers_for_each_address() {
                 ways: &world.ways,
                 uplinks: &[],
                 behaviour: &Config::default(),
+                cookies: Cookies { above: 0, cpus: 2 },
             };
             desired(&input, &mut Places::new(), &mut established())
         })

@@ -8,10 +8,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use aya::Pod;
+use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData, MapError};
 use ingress_common::abi::{
-    Addr, Config, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, SLOT_PAGE_LEN, SLOTS_LEN, Slot, SlotPage, Tunnel,
-    TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
+    Addr, Config, Guard, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, RuleKey, SLOT_PAGE_LEN, SLOTS_LEN, Slot,
+    SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
 };
 use ingress_common::rank::{Candidate, build_table};
 
@@ -33,6 +34,8 @@ struct Written {
     vips6: BTreeMap<VipKey6, Vip>,
     addrs4: BTreeMap<Ip4, Addr>,
     addrs6: BTreeMap<Ip6, Addr>,
+    guards: BTreeMap<VipId, Guard>,
+    rules: BTreeMap<(u32, RuleKey), u32>,
     /// The two tables, as far as we know them.
     tables: [Option<Vec<Slot>>; 2],
     /// What the table in use was built from.
@@ -58,6 +61,7 @@ impl Writer {
             vips6: maps::entries(&maps.vips6)?,
             addrs4: maps::entries(&maps.addrs4)?,
             addrs6: maps::entries(&maps.addrs6)?,
+            rules: maps::rules(&maps.rules)?,
             ..Written::default()
         };
         places.nodes.restore(
@@ -121,6 +125,19 @@ impl Writer {
         }
         insert(&mut self.maps.addrs4, &mut self.written.addrs4, &desired.addrs4)?;
         insert(&mut self.maps.addrs6, &mut self.written.addrs6, &desired.addrs6)?;
+        // Before the VIPs whose flags refer to them. Guards that are not needed any more stay; nobody asks for them.
+        for (id, guard) in &desired.guards {
+            if self.written.guards.get(id) != Some(guard) {
+                self.maps.guards.set(id.0.into(), guard, 0)?;
+                self.written.guards.insert(*id, *guard);
+            }
+        }
+        for (&(bits, key), rule) in &desired.rules {
+            if self.written.rules.get(&(bits, key)) != Some(rule) {
+                self.maps.rules.insert(&Key::new(bits, key), rule, 0)?;
+                self.written.rules.insert((bits, key), *rule);
+            }
+        }
         if self.written.config != Some(config) {
             self.maps.config.set(0, config, 0)?;
             self.written.config = Some(config);
@@ -135,6 +152,7 @@ impl Writer {
     pub(crate) fn write_after_addresses(&mut self, desired: &Desired) -> Result<(), MapError> {
         insert(&mut self.maps.vips4, &mut self.written.vips4, &desired.vips4)?;
         insert(&mut self.maps.vips6, &mut self.written.vips6, &desired.vips6)?;
+        self.remove_rules(desired)?;
         remove(&mut self.maps.addrs4, &mut self.written.addrs4, &desired.addrs4)?;
         remove(&mut self.maps.addrs6, &mut self.written.addrs6, &desired.addrs6)?;
         remove(&mut self.maps.peers, &mut self.written.peers, &desired.peers)?;
@@ -144,6 +162,19 @@ impl Writer {
         for index in gone {
             self.maps.nodes.set(index.0.into(), Node::default(), 0)?;
             self.written.nodes.remove(&index);
+        }
+        Ok(())
+    }
+
+    fn remove_rules(&mut self, desired: &Desired) -> Result<(), MapError> {
+        let is_gone = |rule: &&(u32, RuleKey)| !desired.rules.contains_key(rule);
+        let gone: Vec<_> = self.written.rules.keys().filter(is_gone).copied().collect();
+        for (bits, key) in gone {
+            match self.maps.rules.remove(&Key::new(bits, key)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error),
+            }
+            self.written.rules.remove(&(bits, key));
         }
         Ok(())
     }

@@ -84,6 +84,7 @@ fn listeners_follow_the_vips() {
         address: "127.77.0.1".parse().unwrap(),
         http_ports: vec![port],
         https_ports: vec![],
+        protection: crate::model::Protection::default(),
     });
     let vip = (rules.0.vips[0].address, port).into();
     let config = Config { workers: 2, follow_vips: true, ..Config::default() };
