@@ -85,10 +85,10 @@ fn a_slow_endpoint_costs_its_routes_read_timeout_only() {
     let proxy = forwarding(&endpoints, Forwarding { read_timeout: quick, ..Forwarding::default() });
     let before = silent.connections();
     let mut client = proxy.client();
-    for _ in 0..4 {
+    // Which one is asked first is chance: until the silent one was.
+    while silent.connections() == before {
         assert_eq!(client.get("/").body, b"fine");
     }
-    assert!(silent.connections() > before || fine.connections() > 0);
 }
 
 /// An endpoint that answers every request with `status`, and how many it got.
@@ -146,11 +146,10 @@ fn an_endpoint_that_hangs_up_is_asked_once_and_the_other_one_answers() {
     let endpoints = [hang_up.address, good.address];
     let proxy = Proxy::start(&endpoints);
     let mut client = proxy.client();
-    for _ in 0..16 {
+    // Which one is asked first is chance: until the one that hangs up was, a few times (the budget allows ten).
+    while asked.load(Ordering::SeqCst) < 3 {
         assert_eq!(client.get("/").body, b"good");
     }
-    let retried = asked.load(Ordering::SeqCst);
-    assert!(retried > 0, "the one that hangs up was never chosen");
     // `off`: whoever fails is whom the client hears of.
     let off = Forwarding { retry: Retry { on: RetryOn::OFF, ..Retry::default() }, ..Forwarding::default() };
     let proxy = forwarding(&endpoints, off);
