@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-pub use hold::{HeldConnections, HoldReport};
+pub use hold::{Habit, HeldConnections, HoldReport};
 pub use mixed::{Load, LoadReport};
 pub use steady::{SteadyReport, SteadyRequests};
 

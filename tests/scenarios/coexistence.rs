@@ -137,7 +137,7 @@ const NOTICED: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_millis(1500);
 
 /// What the daemon with the status `status` holds of `node`.
-fn state_of(status: &serde_json::Value, node: &Node) -> Option<String> {
+pub(super) fn state_of(status: &serde_json::Value, node: &Node) -> Option<String> {
     let nodes = status["l4"]["nodes"].as_array()?;
     let entry = nodes.iter().find(|entry| entry["name"] == node.name())?;
     entry["state"].as_str().map(ToOwned::to_owned)

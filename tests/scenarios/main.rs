@@ -13,6 +13,7 @@ mod examples;
 mod instruments;
 mod lifecycle;
 mod membership;
+mod promise;
 mod protection;
 mod routed;
 
@@ -25,6 +26,7 @@ fn main() -> std::process::ExitCode {
         examples::trials(),
         changes::trials(),
         membership::trials(),
+        promise::trials(),
         routed::trials(),
         daemon::trials(),
         lifecycle::trials(),

@@ -50,7 +50,7 @@ pub(super) fn unharmed(what: &str, lab: &Lab, report: &LoadReport) -> Result<()>
 }
 
 /// For whoever looks for the cause: which nodes lost connections, and what each one's program did.
-fn explain(lab: &Lab, report: &LoadReport) {
+pub(super) fn explain(lab: &Lab, report: &LoadReport) {
     for node in lab.nodes() {
         let reasons = node.status().map(|status| status["l4"]["reasons"].to_string());
         println!(

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -22,8 +22,34 @@ use crate::lab::{
 
 /// One thread per connection: small stacks, so that some thousands fit.
 const STACK: usize = 192 << 10;
-/// New connections are spread, as users are: this long between two of one client.
-const PACE: Duration = Duration::from_micros(500);
+
+/// What the connections of one client are like.
+#[derive(Debug, Clone, Copy)]
+pub struct Habit {
+    /// A request in each so often.
+    pub every: Duration,
+    /// How long it waits for a response before it holds the connection for broken.
+    pub patience: Duration,
+    /// New connections are spread, as users are: this long between two.
+    pub pace: Duration,
+}
+
+impl Habit {
+    /// A request in each connection `every` so often, and no more patience than users have.
+    pub const fn of(every: Duration) -> Self {
+        Self { every, patience: PATIENCE, pace: Duration::from_micros(500) }
+    }
+
+    /// Of thousands at once, also on a busy machine: slowness is not what is looked for, only connections that break.
+    pub const MANY: Self = Self {
+        every: Duration::from_secs(2),
+        patience: Duration::from_secs(20),
+        pace: Duration::from_millis(3),
+    };
+}
+
+/// All are up within this, also on a busy machine.
+const UP: Duration = Duration::from_mins(1);
 
 /// Connections that are being held.
 #[derive(Debug)]
@@ -35,7 +61,31 @@ pub struct HeldConnections {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    /// Wakes all who wait for their next request: thousands that looked for `stop` from time to time would keep a core busy.
+    sleepers: (Mutex<()>, Condvar),
     held: Mutex<Vec<Held>>,
+}
+
+impl Shared {
+    fn stop(&self) {
+        let asleep = self.sleepers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stop.store(true, Ordering::Relaxed);
+        drop(asleep);
+        self.sleepers.1.notify_all();
+    }
+
+    /// Sleeps until `until`, or until the stop.
+    fn wait(&self, until: Instant) {
+        let mut asleep = self.sleepers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let woken = self.sleepers.1.wait_timeout(asleep, left);
+            asleep = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
 }
 
 /// One connection's fate.
@@ -69,6 +119,11 @@ impl HeldConnections {
     /// Opens `count` connections from `host` and sends a request in each `every` so often; returns when all had
     /// their first response.
     pub fn start(host: &Host, target: &Target, count: usize, every: Duration) -> Result<Self> {
+        Self::start_with(host, target, count, Habit::of(every))
+    }
+
+    /// As [`HeldConnections::start`].
+    pub fn start_with(host: &Host, target: &Target, count: usize, habit: Habit) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let fresh = Held { node: None, responses: 0, end: None };
         shared.held.lock().unwrap_or_else(PoisonError::into_inner).resize(count, fresh);
@@ -78,16 +133,16 @@ impl HeldConnections {
                 thread::scope(|scope| -> Result<()> {
                     for index in 0..count {
                         let (shared, target) = (&*shared, &target);
-                        let hold = move || hold(shared, index, target, every);
+                        let hold = move || hold(shared, index, target, habit);
                         thread::Builder::new().stack_size(STACK).spawn_scoped(scope, hold)?;
-                        thread::sleep(PACE);
+                        thread::sleep(habit.pace);
                     }
                     Ok(())
                 })
             }
         });
         let this = Self { shared, threads: Some(threads) };
-        let end = Instant::now() + Duration::from_secs(20) + every;
+        let end = Instant::now() + UP + habit.every;
         loop {
             let report = this.report();
             if report.held.iter().all(|held| held.responses > 0) {
@@ -102,7 +157,7 @@ impl HeldConnections {
             if Instant::now() > end {
                 bail!("not all of {count} connections to {target} came up");
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -113,7 +168,7 @@ impl HeldConnections {
 
     /// Lets each connection finish its present request, and says what became of all.
     pub fn finish(mut self) -> Result<HoldReport> {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stop();
         if let Some(threads) = self.threads.take() {
             match threads.join() {
                 Ok(result) => result?,
@@ -126,12 +181,13 @@ impl HeldConnections {
 
 impl Drop for HeldConnections {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stop();
     }
 }
 
 /// Holds the connection number `index` until it ends or is told to stop.
-fn hold(shared: &Shared, index: usize, target: &Target, every: Duration) {
+fn hold(shared: &Shared, index: usize, target: &Target, habit: Habit) {
+    let Habit { every, patience, .. } = habit;
     let note = |change: &dyn Fn(&mut Held)| {
         let mut held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut held[index]);
@@ -140,7 +196,7 @@ fn hold(shared: &Shared, index: usize, target: &Target, every: Duration) {
         let end = End::Broken(failure, Instant::now());
         note(&|held| held.end = Some(end));
     };
-    let mut connection = match Connection::open(target.address, PATIENCE) {
+    let mut connection = match Connection::open(target.address, patience) {
         Ok(connection) => connection,
         Err(failure) => return broken(failure),
     };
@@ -164,18 +220,7 @@ fn hold(shared: &Shared, index: usize, target: &Target, every: Duration) {
         }
         // After a slow response the next request is due at once; missed ones aren't made up for.
         next = (next + every).max(Instant::now());
-        wait(shared, next + offset);
-    }
-}
-
-/// Sleeps until `until`, in steps short enough to notice the stop.
-fn wait(shared: &Shared, until: Instant) {
-    while !shared.stop.load(Ordering::Relaxed) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        thread::sleep(left.min(Duration::from_millis(200)));
+        shared.wait(next + offset);
     }
 }
 

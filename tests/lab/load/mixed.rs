@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     HeldConnections, HoldReport, SteadyReport, SteadyRequests,
-    hold::{End, Held},
+    hold::{End, Habit, Held},
 };
 use crate::lab::{Lab, Node, http::Target};
 
@@ -17,6 +17,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// A running load.
 #[derive(Debug)]
 pub struct Load {
+    habit: Habit,
     held: Vec<HeldConnections>,
     steady: Vec<SteadyRequests>,
 }
@@ -34,7 +35,19 @@ impl Load {
     /// Starts `connections` held connections and `per_second` new ones, in total, from the lab's first client to
     /// `host` and `path`.
     pub fn start(lab: &Lab, host: &str, path: &str, connections: usize, per_second: u32) -> Result<Self> {
-        let mut load = Self { held: Vec::new(), steady: Vec::new() };
+        Self::start_with(lab, host, path, connections, per_second, Habit::of(EVERY))
+    }
+
+    /// As [`Load::start`], with held connections of another habit.
+    pub fn start_with(
+        lab: &Lab,
+        host: &str,
+        path: &str,
+        connections: usize,
+        per_second: u32,
+        habit: Habit,
+    ) -> Result<Self> {
+        let mut load = Self { habit, held: Vec::new(), steady: Vec::new() };
         load.hold_more(lab, host, path, connections)?;
         let vips = lab.vips();
         for &vip in &vips {
@@ -49,7 +62,8 @@ impl Load {
         let vips = lab.vips();
         for &vip in &vips {
             let target = Target::new(vip, host, path);
-            let held = HeldConnections::start(lab.client(0), &target, connections / vips.len(), EVERY);
+            let held =
+                HeldConnections::start_with(lab.client(0), &target, connections / vips.len(), self.habit);
             self.held.push(held.with_context(|| format!("holding connections to {target}"))?);
         }
         Ok(())
