@@ -15,7 +15,7 @@ use etherparse::{PacketBuilder, TcpOptionElement};
 use ingress_tests::lab::{
     Host, Lab, Node,
     http::{self, Connection, Failure, Target},
-    load::{self, SteadyRequests},
+    load::{self, SteadyReport, SteadyRequests},
 };
 use libtest_mimic::Trial;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
@@ -57,7 +57,7 @@ fn syn_flood() -> Result<()> {
     let reports = steady.into_iter().map(SteadyRequests::finish).collect::<Result<Vec<_>>>()?;
     let during: Vec<_> = reports.iter().map(|report| report.between(start, end)).collect();
     let (asked, lost) = during.iter().fold((0, 0), |(a, l), r| (a + r.sent(), l + r.lost()));
-    let slow: usize = during.iter().map(|report| report.slow()).sum();
+    let slow: usize = during.iter().map(SteadyReport::slow).sum();
     let mut cookies = 0;
     for node in lab.nodes() {
         cookies += verdicts(&node.status()?, "cookie_sent");
@@ -73,7 +73,7 @@ fn syn_flood() -> Result<()> {
     ensure!(
         asked > 100 && good_share >= 99.0,
         "{:?}",
-        reports.iter().map(|r| r.losses()).collect::<Vec<_>>()
+        reports.iter().map(SteadyReport::losses).collect::<Vec<_>>()
     );
     Ok(())
 }
