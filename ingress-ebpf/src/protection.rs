@@ -161,7 +161,7 @@ fn find_cookie<H: View>(
     };
     // SAFETY: looked up above, released once.
     unsafe { bpf_sk_release(socket.cast()) };
-    if found < 0 { 0 } else { IS_COOKIE | u64::from(found as u32) }
+    if found < 0 { 0 } else { IS_COOKIE | u64::from(found.cast_unsigned() as u32) }
 }
 
 /// The cookie for the SYN whose headers are at `l3` and `l4`, with [`IS_COOKIE`]; 0: the listener has room, or is not there.
@@ -203,7 +203,7 @@ fn route(ctx: *mut xdp_md, lookup: &mut Lookup) -> Option<Route> {
     // SAFETY: the kernel gives a valid context to every run.
     lookup.ifindex = unsafe { (*ctx).ingress_ifindex };
     // SAFETY: the structure is as long as is said.
-    let result = unsafe { bpf_fib_lookup(ctx.cast(), lookup, size_of::<Lookup>() as i32, 0) };
+    let result = unsafe { bpf_fib_lookup(ctx.cast(), lookup, size_of::<Lookup>().cast_signed() as i32, 0) };
     // 0: forwarded, and the neighbour is known. All else is for the stack.
     (result == 0).then(|| Route {
         ifindex: lookup.ifindex,
