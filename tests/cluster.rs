@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     lab::{Host, process::Process},
@@ -21,11 +22,13 @@ use crate::{
 };
 use pki::Authority;
 
+mod audit;
 mod files;
 mod kubernetes;
 mod node;
 mod pki;
 
+pub use audit::Requests;
 pub use files::POD_IMAGE;
 pub use kubernetes::{Kubernetes, ProxyMode, command};
 pub use node::KubeNode;
@@ -94,6 +97,7 @@ impl Cluster {
         let address = *host.addresses().first().context("the API server's host has no address")?;
         let authority = Authority::new().context("making the cluster's authority")?;
         authority.write_server_files(&dir, address)?;
+        fs::write(dir.join("audit-policy.yaml"), audit::POLICY)?;
         let etcd = host.spawn("etcd", etcd_command(host, &dir)?)?;
         let admin = dir.join("admin.kubeconfig");
         let mut cluster = Self {
@@ -134,6 +138,14 @@ impl Cluster {
     /// Ends the API server at once, as when its machine dies; etcd keeps the objects.
     pub fn stop_api_server(&mut self) {
         self.api_server = None;
+    }
+
+    /// Makes the API server hang (`true`) and go on: connections are accepted by the kernel, and nobody answers.
+    pub fn pause_api_server(&self, paused: bool) -> Result<()> {
+        let process = self.api_server.as_ref().context("the API server is stopped")?;
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw).context("its process number")?;
+        Ok(kill_process(id, signal)?)
     }
 
     /// A kubeconfig for `user`, who belongs to `group` and means `namespace` where none is named.
@@ -207,6 +219,11 @@ current-context: lab
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What the `ServiceAccount` `user` has asked the API server for since that started first.
+    pub fn requests_of(&self, user: &str) -> Result<Requests> {
+        audit::requests(&self.dir.join("audit.log"), user)
+    }
+
     fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -252,6 +269,8 @@ current-context: lab
             format!("--service-account-key-file={}", file("service-accounts.pub")),
             format!("--service-account-signing-key-file={}", file("service-accounts.key")),
             format!("--cert-dir={}", self.dir.display()),
+            format!("--audit-policy-file={}", file("audit-policy.yaml")),
+            format!("--audit-log-path={}", file("audit.log")),
         ]);
         Ok(command)
     }

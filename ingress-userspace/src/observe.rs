@@ -2,5 +2,6 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod changes;
 pub mod metrics;
 pub mod status;

@@ -11,6 +11,7 @@ mod installed;
 mod instruments;
 mod leader;
 mod outage;
+mod scale;
 mod secrets;
 mod serving;
 mod vips;
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
         vips::trials(),
         secrets::trials(),
         chart::trials(),
+        scale::trials(),
         installed::trials(),
     ]
     .into_iter()

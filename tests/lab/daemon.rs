@@ -122,7 +122,12 @@ impl Node {
 
     /// Waits for `/readyz`.
     pub fn wait_until_ready(&self) -> Result<()> {
-        let end = Instant::now() + READY;
+        self.wait_until_ready_within(READY)
+    }
+
+    /// The same with another patience: where there is very much to read first.
+    pub fn wait_until_ready_within(&self, patience: Duration) -> Result<()> {
+        let end = Instant::now() + patience;
         let ready = self.host.run(|| {
             let target = Target { address: ADMIN, host: "localhost".to_owned(), path: "/readyz".to_owned() };
             while Instant::now() < end {

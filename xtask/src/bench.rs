@@ -99,8 +99,13 @@ fn measured(command: &mut Command) -> Result<Vec<Row>> {
     let json = String::from_utf8(output.stdout)?;
     let measured: Vec<Measured> =
         serde_json::from_str(json.trim()).context("the measurement printed something else")?;
-    let row = |row: Measured| Row::new(&row.name, row.ours, row.reference, &row.unit, Some(row.target));
-    Ok(measured.into_iter().map(row).collect())
+    Ok(measured.into_iter().map(Row::from).collect())
+}
+
+impl From<Measured> for Row {
+    fn from(row: Measured) -> Self {
+        Self::new(&row.name, row.ours, row.reference, &row.unit, Some(row.target))
+    }
 }
 
 fn table(rows: &[Row]) -> String {

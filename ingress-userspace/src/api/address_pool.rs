@@ -36,6 +36,11 @@ pub struct AddressPoolSpec {
     /// Whether classes that name no pool get their addresses here: from the pool `default` first, then from the oldest.
     #[serde(default = "yes")]
     pub auto_assign: bool,
+    /// Names of the namespaces whose Ingresses may have addresses of this pool (annotations `xdp-ingress.io/address` and
+    /// `xdp-ingress.io/address-pool`); empty: all. A pool for some namespaces is no class's unless its parameters name it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "namespaces")]
+    pub namespaces: Vec<String>,
 }
 
 /// What is used of a pool. It is also where allocations are kept: a class keeps its address for as long as it is written
@@ -51,7 +56,7 @@ pub struct AddressPoolStatus {
     #[serde(default)]
     #[schemars(schema_with = "count")]
     pub used: u64,
-    /// Which class has which.
+    /// Who has which.
     #[serde(default)]
     pub allocations: Vec<Allocation>,
     /// `Ready`: it has addresses, and all who asked for one have one.
@@ -61,13 +66,17 @@ pub struct AddressPoolStatus {
 }
 
 /// One address of a pool that is a VIP.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allocation {
     /// The address.
     pub address: String,
-    /// Name of the `IngressClass` that has it.
+    /// Name of the `IngressClass` that has it; empty: an Ingress has it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ingress_class: String,
+    /// `namespace/name` of the Ingress that has it for itself; empty: a class has it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ingress: String,
 }
 
 fn yes() -> bool {
@@ -88,6 +97,14 @@ fn addresses(_: &mut SchemaGenerator) -> Schema {
                 "message": "must be an address, FIRST-LAST or NETWORK/BITS",
             }],
         },
+    })
+}
+
+fn namespaces(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 256,
+        "items": { "type": "string", "minLength": 1, "maxLength": 63 },
     })
 }
 

@@ -4,10 +4,12 @@
 mod daemon;
 mod installation;
 
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -22,6 +24,7 @@ use crate::l4::{self, L4};
 use crate::l7::access_log::{AccessLogConfig, Format};
 use crate::l7::tls::tickets::Seed;
 use crate::l7::{self, L7};
+use crate::observe::changes::Scope;
 use crate::observe::{access_log, admin};
 use crate::source;
 use crate::status::{self, Published};
@@ -35,6 +38,9 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 
 /// After so long without a change the objects are translated again: a certificate may have come near its end.
 const LOOK_AGAIN: Duration = Duration::from_hours(1);
+
+/// How long the admin address may be somebody else's.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often the file of `--ticket-key-file` is read again.
 const TICKET_KEY_EVERY: Duration = Duration::from_secs(30);
@@ -73,9 +79,11 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
     let socket = arguments.state_dir.join(SOCKET_NAME);
     let _socket_file = admin::serve_unix(&socket, daemon.clone())
         .with_context(|| format!("listening on the control socket {}", socket.display()))?;
-    admin::serve_tcp(arguments.admin, daemon.clone())
-        .await
-        .with_context(|| format!("listening on the admin address {} (--admin)", arguments.admin))?;
+    let admin = tokio::select! {
+        bound = serve_admin(arguments.admin, &daemon) => bound,
+        () = stop.asked() => return Ok(()),
+    };
+    admin.with_context(|| format!("listening on the admin address {} (--admin)", arguments.admin))?;
 
     // Before the objects are there: what is wrong with the node shall be known at once.
     let mut is_fresh = false;
@@ -96,6 +104,25 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
     result.map(drop)
 }
 
+/// A daemon of this node that was told to end may still have the address for a moment: a pod that is deleted by force is
+/// replaced before its containers are gone. To fail at once would cost the node a restart's back-off.
+async fn serve_admin(address: SocketAddr, daemon: &Arc<Daemon>) -> io::Result<SocketAddr> {
+    let deadline = Instant::now() + ADMIN_PATIENCE;
+    let mut is_said = false;
+    loop {
+        match admin::serve_tcp(address, Arc::clone(daemon) as _).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                if !is_said {
+                    is_said = true;
+                    tracing::info!(%address, "somebody has the admin address, as an earlier daemon that is still ending has: waiting");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Why the daemon ended in order.
 enum End {
     /// It was told to; another one will follow.
@@ -111,12 +138,12 @@ async fn serve_objects(
     daemon: &Daemon,
     stop: &mut Stop,
 ) -> anyhow::Result<End> {
-    let translator = Arc::new(Mutex::new(Translator::new(settings)));
+    let mut translator = Translator::new(settings);
     let (mut objects, client) = start_source(arguments).await?;
     // What the source has read already counts as a change, too.
     objects.mark_changed();
     let first = tokio::select! {
-        first = next_change(&mut objects, &translator) => first?,
+        first = next_change(&mut objects, &mut translator) => first?,
         () = stop.asked() => return Ok(End::Stopped),
     };
     daemon.start_router(L7::start(l7_config(arguments, daemon.node())?, &first.snapshot)?);
@@ -135,7 +162,7 @@ async fn serve_objects(
     let mut tunnels = pin!(daemon.follow_tunnels());
     loop {
         tokio::select! {
-            change = next_change(&mut objects, &translator) => {
+            change = next_change(&mut objects, &mut translator) => {
                 let change = change?;
                 daemon.publish(&change);
                 published.send_replace(change.published());
@@ -208,7 +235,8 @@ pub(super) struct Change {
     problems: Arc<Vec<crate::model::Problem>>,
     /// The objects were not all the API server's.
     is_remembered: bool,
-    /// When it was taken from the source.
+    scope: Scope,
+    /// When the source heard of it; when it was taken from there, if that does not know.
     since: Instant,
 }
 
@@ -218,28 +246,21 @@ impl Change {
     }
 }
 
-/// Waits for the source to have something new and translates it.
-async fn next_change(
-    objects: &mut source::Receiver,
-    translator: &Arc<Mutex<Translator>>,
-) -> anyhow::Result<Change> {
+/// Waits for the source to have something new and translates it. That takes up to a second where very much changes at
+/// once, on this thread: it serves nothing else meanwhile, and nobody else has to be woken for a small change.
+async fn next_change(objects: &mut source::Receiver, translator: &mut Translator) -> anyhow::Result<Change> {
     loop {
-        tokio::select! {
-            changed = objects.changed() => changed.context("the source of objects ended")?,
+        let is_new = tokio::select! {
+            changed = objects.changed() => changed.context("the source of objects ended").map(|()| true)?,
             // Time changes something, too: certificates expire.
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-        }
-        let since = Instant::now();
+            () = tokio::time::sleep(LOOK_AGAIN) => false,
+        };
+        let taken = Instant::now();
         let Some(latest) = objects.borrow_and_update().clone() else { continue };
-        let now = jiff::Timestamp::now().as_second();
-        let is_remembered = latest.is_remembered;
-        let translator = Arc::clone(translator);
-        // Up to seconds where very much changes at once: not on a thread that must answer probes.
-        let translated = tokio::task::spawn_blocking(move || {
-            translator.lock().unwrap_or_else(PoisonError::into_inner).translate(&latest, now)
-        });
-        let (snapshot, problems) = translated.await.context("translating the objects")?;
-        return Ok(Change { snapshot, problems, is_remembered, since });
+        let since = latest.heard.filter(|_| is_new).unwrap_or(taken);
+        let (snapshot, problems) = translator.translate(&latest, jiff::Timestamp::now().as_second());
+        let scope = if translator.was_incremental() { Scope::Endpoints } else { Scope::Everything };
+        return Ok(Change { snapshot, problems, is_remembered: latest.is_remembered, scope, since });
     }
 }
 

@@ -10,9 +10,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::status::{RequestCount, State, Status};
+use super::status::{State, Status};
 use crate::l4;
-use crate::l7::stats::LATENCY_BOUNDS;
+use crate::l7::stats::{Buckets, LATENCY_BOUNDS};
 
 /// Renders all metrics.
 pub fn render(status: Status) -> String {
@@ -57,6 +57,11 @@ fn daemon(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
         "last_change_seconds",
         "Time that the last change took from the source to the data plane",
         [(NONE, snapshot.last_change_seconds)],
+    )?;
+    out.histogram(
+        "change_duration_seconds",
+        "From when the source heard of a change until it was live, by what had to be translated",
+        snapshot.changes.by_scope().map(|(scope, of)| (("scope", scope), of.times, of.seconds)),
     )?;
     let kinds = [
         ("ingress", snapshot.ingresses),
@@ -129,7 +134,9 @@ fn router(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
     out.counter("request_bytes", "Bytes of requests by Ingress, heads included", received)?;
     let sent = l7.requests.iter().map(|count| ([("ingress", count.ingress.as_str())], count.sent_bytes));
     out.counter("response_bytes", "Bytes of answers' bodies by Ingress", sent)?;
-    out.latency("request_duration_seconds", "From a request's head to the end of its answer", &l7.requests)
+    let durations =
+        l7.requests.iter().map(|of| (("ingress", of.ingress.as_str()), of.latency, of.latency_seconds));
+    out.histogram("request_duration_seconds", "From a request's head to the end of its answer", durations)
 }
 
 fn front(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
@@ -200,17 +207,20 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    /// One classic histogram for each Ingress.
-    fn latency(&mut self, name: &str, help: &str, counts: &[RequestCount]) -> fmt::Result {
+    /// Classic histograms: of each its label, the counts by `LATENCY_BOUNDS` and the sum in seconds.
+    fn histogram<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ((&'a str, &'a str), Buckets<u64>, f64)>,
+    ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         let bounds = || LATENCY_BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
-        for count in counts {
-            let buckets: Vec<(f64, u64)> = bounds().zip(count.latency).collect();
-            let total = count.latency.iter().sum();
-            let labels = [("ingress", count.ingress.as_str())];
-            family.encode_family(&LabelSet(&labels))?.encode_histogram::<LabelSet<'_>>(
-                count.latency_seconds,
-                total,
+        for (label, counts, seconds) in values {
+            let buckets: Vec<(f64, u64)> = bounds().zip(counts).collect();
+            family.encode_family(&LabelSet(&[label]))?.encode_histogram::<LabelSet<'_>>(
+                seconds,
+                counts.iter().sum(),
                 &buckets,
                 None,
             )?;
@@ -266,7 +276,7 @@ impl EncodeLabelSet for LabelSet<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::status::{RouterStatus, SnapshotStatus};
+    use crate::observe::status::{RequestCount, RouterStatus, SnapshotStatus};
 
     #[test]
     fn renders_openmetrics() {
@@ -295,6 +305,7 @@ mod tests {
             "xdp_ingress_build_info{version=\"1.2.3\"} 1.0",
             "xdp_ingress_ready 1.0",
             "xdp_ingress_snapshot_changes_total 7",
+            "xdp_ingress_change_duration_seconds_count{scope=\"endpoints\"} 0",
             "xdp_ingress_requests_total{ingress=\"a/b\\\"c\",status=\"2xx\"} 5",
             "xdp_ingress_requests_total{ingress=\"a/b\\\"c\",status=\"4xx\"} 1",
             "xdp_ingress_request_duration_seconds_sum{ingress=\"a/b\\\"c\"} 12.5",

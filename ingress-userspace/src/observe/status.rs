@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::changes::Changes;
 use crate::l7::stats::Buckets;
 use crate::{l7, model};
 
@@ -64,6 +65,9 @@ pub struct SnapshotStatus {
     pub certificates: Vec<CertificateStatus>,
     /// Seconds that the last change took from the source to the data plane.
     pub last_change_seconds: f64,
+    /// How long all changes took.
+    #[serde(default)]
+    pub changes: Changes,
 }
 
 /// One certificate.

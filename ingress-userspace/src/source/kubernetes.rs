@@ -9,10 +9,11 @@ mod kind;
 mod memory;
 mod secrets;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -21,10 +22,10 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinHandle;
 
 use super::{Objects, Receiver, Stored};
 use crate::api::{AddressPool, IngressClassParameters};
+use crate::model::Kind;
 use collector::Collector;
 use kind::Watched;
 use memory::Memory;
@@ -50,7 +51,7 @@ pub(super) fn start(client: &Client, state_dir: &Path, secrets: SecretScope) -> 
     let reachable = Arc::new(Notify::new());
     let watches = Watches { client, updates: &updates, reachable: &reachable };
     let all = watcher::Config::default;
-    let mut kinds = vec![
+    let mut kinds = BTreeSet::from([
         watches.start::<Ingress>(all(), !OPTIONAL),
         watches.start::<IngressClass>(all(), !OPTIONAL),
         watches.start::<Service>(all(), !OPTIONAL),
@@ -58,26 +59,29 @@ pub(super) fn start(client: &Client, state_dir: &Path, secrets: SecretScope) -> 
         watches.start::<Node>(all(), !OPTIONAL),
         watches.start::<AddressPool>(all(), OPTIONAL),
         watches.start::<IngressClassParameters>(all(), OPTIONAL),
-    ];
+    ]);
     let secrets = match secrets {
         SecretScope::Named(names) => {
             Some(Secrets::new(client.clone(), names, updates.downgrade(), Arc::clone(&reachable)))
         }
         SecretScope::AllTls => {
-            kinds.push(watches.start::<Secret>(all().fields("type=kubernetes.io/tls"), !OPTIONAL));
+            kinds.insert(watches.start::<Secret>(all().fields("type=kubernetes.io/tls"), !OPTIONAL));
             None
         }
     };
     let (sender, receiver) = tokio::sync::watch::channel(None);
     let memory = Memory::new(state_dir);
-    let remembered = memory.read();
-    tokio::spawn(Collector::new(kinds.len(), secrets, remembered, sender).run(inbox));
+    tokio::spawn(Collector::new(kinds, secrets, memory.clone(), sender).run(inbox));
     tokio::spawn(memory.keep(receiver.clone()));
     receiver
 }
 
 /// What a watch has to say.
 struct Update {
+    /// When it was heard.
+    at: Instant,
+    /// It is about endpoints only: cheap to make live, and requests go wrong until it is.
+    is_urgent: bool,
     /// Changes the store; whether anything is different.
     apply: Box<dyn FnOnce(&mut Objects) -> bool + Send>,
     /// It has listed its objects for the first time.
@@ -87,8 +91,8 @@ struct Update {
 /// Who has been heard for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Heard {
-    /// One of the kinds.
-    Kind,
+    /// A kind.
+    Kind(Kind),
     /// Some Secrets.
     Secrets(secrets::Scope),
 }
@@ -103,17 +107,18 @@ struct Watches<'a> {
 
 impl Watches<'_> {
     /// Watches one kind on a task of its own until the inbox closes.
-    fn start<K>(&self, config: watcher::Config, optional: bool) -> JoinHandle<()>
+    fn start<K>(&self, config: watcher::Config, optional: bool) -> Kind
     where
         K: Stored + Watched + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + PartialEq,
     {
         let stream = watcher(Api::<K>::all(self.client.clone()), config);
         tokio::spawn(kind::run(
             stream,
-            kind::whole(optional),
+            kind::whole::<K>(optional),
             self.updates.clone(),
             Arc::clone(self.reachable),
-        ))
+        ));
+        K::KIND
     }
 }
 

@@ -2,8 +2,9 @@
 //! maps and the objects in them are shared.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -159,6 +160,8 @@ macro_rules! kinds {
             pub problems: Arc<Vec<Problem>>,
             /// They are those of an earlier daemon, from disk, at least in part: the API server has not told all yet.
             pub is_remembered: bool,
+            /// When the first of the changes since the state before was heard, where the source knows.
+            pub heard: Option<Instant>,
         }
 
         /// As it is written to disk.
@@ -210,20 +213,27 @@ macro_rules! kinds {
         impl Objects {
             /// Whether nothing has changed between them but `EndpointSlice`s.
             pub fn differ_only_in_slices(&self, other: &Self) -> bool {
-                let Self { $($field,)* problems, is_remembered: _ } = self;
+                let Self { $($field,)* problems, is_remembered: _, heard: _ } = self;
                 let mut others = true;
                 $(others &= Kind::$kind == Kind::EndpointSlice || $field.is(&other.$field);)*
                 others && Arc::ptr_eq(problems, &other.problems)
             }
 
-            /// All objects, as JSON.
-            pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-                serde_json::to_vec(&Written {
+            /// Takes these kinds from `other`.
+            pub fn take(&mut self, kinds: &BTreeSet<Kind>, other: Self) {
+                $(if kinds.contains(&Kind::$kind) {
+                    self.$field = other.$field;
+                })*
+            }
+
+            /// Writes all objects, as JSON. They are many: give it a buffer.
+            pub fn write_json(&self, to: impl std::io::Write) -> serde_json::Result<()> {
+                serde_json::to_writer(to, &Written {
                     $($field: self.$field.iter().map(|(_, object)| &**object).collect(),)*
                 })
             }
 
-            /// What `to_json` wrote.
+            /// What `write_json` wrote.
             pub fn from_json(json: &[u8]) -> serde_json::Result<Self> {
                 let read: Read = serde_json::from_slice(json)?;
                 let mut objects = Self::default();

@@ -21,6 +21,7 @@ pub struct Translator {
     parsed: Parsed,
     slices: Slices,
     frame: Option<Frame>,
+    was_incremental: bool,
     clusters: Shared<BTreeMap<ClusterId, Arc<Cluster>>>,
     /// Of endpoints, by the cluster in which they were found.
     cluster_problems: BTreeMap<ClusterId, Vec<Problem>>,
@@ -47,6 +48,7 @@ impl Translator {
             parsed: Parsed::default(),
             slices: Slices::default(),
             frame: None,
+            was_incremental: false,
             clusters: Shared::default(),
             cluster_problems: BTreeMap::new(),
         }
@@ -57,8 +59,10 @@ impl Translator {
         self.settings.now = now;
         let touched = self.slices.update(&objects.endpoint_slices);
         let before = self.frame.take();
+        self.was_incremental = false;
         let frame = match before {
             Some(frame) if now <= frame.good_until && frame.objects.differ_only_in_slices(objects) => {
+                self.was_incremental = true;
                 for service in &touched {
                     for (id, wanted) in frame.wanted.range(ports_of(service)) {
                         self.build(id, wanted);
@@ -91,6 +95,11 @@ impl Translator {
         (Arc::new(snapshot), Arc::new(problems.into_sorted()))
     }
 
+    /// Whether the last translation built only clusters whose endpoints changed.
+    pub fn was_incremental(&self) -> bool {
+        self.was_incremental
+    }
+
     /// Brings one cluster up to date.
     fn build(&mut self, id: &ClusterId, wanted: &Wanted) {
         let mut problems = Problems::default();
@@ -114,8 +123,9 @@ impl Translator {
             problems.push(problem.clone());
         }
         let classes = class::Classes::new(objects, settings, &mut problems);
-        let vips = vip::Vips::new(objects, settings, &classes, &mut problems);
-        let served = annotation::served(classes.owned(objects, &mut problems), objects, &mut problems);
+        let owned = classes.owned(objects, &mut problems);
+        let vips = vip::Vips::new(objects, settings, &classes, &owned, &mut problems);
+        let served = annotation::served(owned, objects, &mut problems);
         let (certificates, good_until) =
             tls::certificates(objects, settings, &served, &mut self.parsed, &mut problems);
         self.parsed.sweep();
@@ -123,8 +133,7 @@ impl Translator {
         let (routes, vip_routes) = vip_routes::tables(&served, &vips, &mut problems, |some, problems| {
             ingress::routes(some, settings, &certificates, &mut backends, problems)
         });
-        let addresses =
-            |Served { owned, .. }: &Served| (owned.reference.clone(), vips.of_class(owned.class.as_deref()));
+        let addresses = |Served { owned, .. }: &Served| (owned.reference.clone(), vips.of(owned));
         let ingresses = served.iter().map(addresses).collect();
         let (vips, own_statuses) = vips.into_parts();
         let mut snapshot = Snapshot {

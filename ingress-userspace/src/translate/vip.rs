@@ -1,8 +1,10 @@
-//! VIPs: which addresses and ports each class of ours has. Said by the class's parameters, or taken from a pool.
+//! VIPs: which addresses and ports each class of ours has, and each Ingress that asks for addresses of its own. Named, or
+//! taken from a pool.
 //!
-//! An address that a class has stays its own: the leader writes it into the pool's status, and whoever allocates reads it
+//! An address that somebody has stays its own: the leader writes it into the pool's status, and whoever allocates reads it
 //! there first. So it makes no difference who is the leader, who restarts and which classes come and go.
 
+mod own;
 mod pool;
 mod protection;
 mod usage;
@@ -14,22 +16,38 @@ use std::sync::Arc;
 use k8s_openapi::api::networking::v1::IngressClass;
 
 use super::Settings;
-use super::class::Classes;
+use super::class::{Classes, Owned};
 use super::order::by_age;
 use super::problems::Problems;
-use crate::api::{GROUP, IngressClassParametersSpec};
+use crate::api::{AddressPool, GROUP, IngressClassParametersSpec};
 use crate::model::{ObjectRef, OwnStatus, Protection, Reason, Vip};
-use crate::source::{Objects, Stored as _};
+use crate::source::{Key, Objects, Stored as _};
 use pool::Pools;
 
 /// The pool of classes that name none.
 const DEFAULT_POOL: &str = "default";
 
+/// Addresses that an IngressClass or an Ingress asks for, separated by commas; in a pool, and nobody else's.
+const ADDRESS: &str = "xdp-ingress.io/address";
+/// The pool from which an Ingress gets addresses of its own.
+const ADDRESS_POOL: &str = "xdp-ingress.io/address-pool";
+
+/// Who has addresses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// The IngressClass of this name, for all its Ingresses that have none of their own.
+    Class(Arc<str>),
+    /// This Ingress alone.
+    Ingress(Key),
+}
+
 /// What was allocated.
 #[derive(Debug, Default)]
 pub(super) struct Vips {
-    by_class: BTreeMap<Arc<str>, Vec<IpAddr>>,
+    by_holder: BTreeMap<Holder, Vec<IpAddr>>,
     by_address: BTreeMap<IpAddr, Vip>,
+    /// Who had it first.
+    first: BTreeMap<IpAddr, Holder>,
     own_statuses: Vec<OwnStatus>,
 }
 
@@ -41,11 +59,23 @@ struct Request<'a> {
     parameters: Option<(ObjectRef, &'a IngressClassParametersSpec)>,
 }
 
+impl Request<'_> {
+    fn holder(&self) -> Holder {
+        Holder::Class(Arc::clone(&self.name))
+    }
+
+    /// The addresses that the class's annotation names.
+    fn asks(&self) -> Option<&str> {
+        self.class.metadata.annotations.as_ref()?.get(ADDRESS).map(String::as_str)
+    }
+}
+
 impl Vips {
     pub(super) fn new(
         objects: &Objects,
         settings: &Settings,
         classes: &Classes,
+        owned: &[Owned],
         problems: &mut Problems,
     ) -> Self {
         let pools = Pools::new(objects, problems);
@@ -58,17 +88,28 @@ impl Vips {
                 request.parameters.as_ref().filter(|(_, spec)| !spec.vips.is_empty())
             {
                 let addresses = named(reference, spec, problems);
-                vips.give(request, addresses, problems);
+                vips.give(request.holder(), request, addresses, problems);
             }
         }
-        let choosing = requests.iter().filter(|request| !vips.by_class.contains_key(&request.name));
+        let left = requests.iter().filter(|request| !vips.by_holder.contains_key(&request.holder()));
+        let (asking, choosing): (Vec<_>, Vec<_>) = left.partition(|request| request.asks().is_some());
         let choosing: Vec<_> =
-            choosing.map(|request| (request, candidates(objects, request, problems))).collect();
+            choosing.into_iter().map(|request| (request, candidates(objects, request, problems))).collect();
         // What each of them has already, before anything is given to those that have nothing yet.
         let kept = Kept::read(objects, &pools, &choosing);
+        for request in asking {
+            let reference = request.class.reference();
+            let asked = own::asked(&reference, request.asks().unwrap_or_default(), problems);
+            let addresses = own::free(&reference, asked, &pools, problems, |address| {
+                kept.all().find(|(has, _)| *has == address).map(|(_, class)| format!("IngressClass {class}"))
+            });
+            vips.give(request.holder(), request, addresses, problems);
+        }
         let mut exhausted = BTreeSet::new();
+        own::give(&mut vips, objects, &pools, &requests, &kept, owned, &mut exhausted, problems);
         for (request, candidates) in &choosing {
-            let taken = vips.by_address.keys().copied().chain(kept.all()).collect();
+            let taken =
+                vips.by_address.keys().copied().chain(kept.all().map(|(address, _)| address)).collect();
             let chosen = kept.of(&request.name).map_or_else(
                 || {
                     let free = |pool: &&str| [true, false].map(|v4| pools.first_free(pool, v4, &taken));
@@ -79,10 +120,7 @@ impl Vips {
                         .unwrap_or_default()
                 },
                 // A version that its pool got later.
-                |(pool, had)| {
-                    let of = |v4: bool| had.iter().copied().find(|address| address.is_ipv4() == v4);
-                    [true, false].map(|v4| of(v4).or_else(|| pools.first_free(pool, v4, &taken)))
-                },
+                |(pool, had)| pools.keep_or_choose(pool, had, &taken),
             );
             let chosen: Vec<IpAddr> = chosen.into_iter().flatten().collect();
             if chosen.is_empty() && !candidates.is_empty() {
@@ -101,26 +139,36 @@ impl Vips {
                     ),
                 );
             }
-            vips.give(request, chosen, problems);
+            vips.give(request.holder(), request, chosen, problems);
         }
         vips.own_statuses = usage::statuses(objects, settings.now, &pools, &requests, &vips, &exhausted);
         vips
     }
 
-    /// The addresses of a class, for the status of its Ingresses.
-    pub(super) fn of_class(&self, class: Option<&str>) -> Vec<IpAddr> {
-        class.and_then(|class| self.by_class.get(class)).cloned().unwrap_or_default()
+    /// Whose addresses an Ingress is served at; `None`: it has no class.
+    pub(super) fn holder(&self, owned: &Owned) -> Option<Holder> {
+        let own = Holder::Ingress(Key::of(&owned.ingress.metadata));
+        if self.by_holder.contains_key(&own) {
+            return Some(own);
+        }
+        owned.class.clone().map(Holder::Class)
     }
 
-    /// The classes that have each VIP.
-    pub(super) fn classes(&self) -> BTreeMap<IpAddr, BTreeSet<Arc<str>>> {
-        let mut classes: BTreeMap<IpAddr, BTreeSet<Arc<str>>> = BTreeMap::new();
-        for (class, addresses) in &self.by_class {
+    /// The addresses of an Ingress, for its status.
+    pub(super) fn of(&self, owned: &Owned) -> Vec<IpAddr> {
+        let addresses = self.holder(owned).and_then(|holder| self.by_holder.get(&holder));
+        addresses.cloned().unwrap_or_default()
+    }
+
+    /// Who has each VIP.
+    pub(super) fn holders(&self) -> BTreeMap<IpAddr, BTreeSet<Holder>> {
+        let mut holders: BTreeMap<IpAddr, BTreeSet<Holder>> = BTreeMap::new();
+        for (holder, addresses) in &self.by_holder {
             for address in addresses {
-                classes.entry(*address).or_default().insert(Arc::clone(class));
+                holders.entry(*address).or_default().insert(holder.clone());
             }
         }
-        classes
+        holders
     }
 
     /// All VIPs, by address, and what our own resources shall say of them.
@@ -128,7 +176,8 @@ impl Vips {
         (self.by_address.into_values().collect(), self.own_statuses)
     }
 
-    fn give(&mut self, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
+    /// With the ports that the class asks for.
+    fn give(&mut self, to: Holder, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
         let protection = protection::read(request, problems);
         for address in &addresses {
             let vip = self.by_address.entry(*address).or_insert_with(|| Vip {
@@ -141,8 +190,9 @@ impl Vips {
             if let Some(protection) = &protection {
                 protection::add(vip, request, protection, problems);
             }
+            self.first.entry(*address).or_insert_with(|| to.clone());
         }
-        self.by_class.insert(Arc::clone(&request.name), addresses);
+        self.by_holder.insert(to, addresses);
     }
 }
 
@@ -151,7 +201,9 @@ fn candidates<'a>(objects: &'a Objects, request: &Request<'a>, problems: &mut Pr
     let named =
         request.parameters.as_ref().and_then(|(reference, spec)| Some((reference, spec.pool.as_deref()?)));
     let Some((reference, name)) = named else {
-        let auto = by_age(&objects.address_pools).into_iter().filter(|pool| pool.spec.auto_assign);
+        // What is for some namespaces is not for a class, which is everybody's.
+        let is_auto = |pool: &&Arc<AddressPool>| pool.spec.auto_assign && pool.spec.namespaces.is_empty();
+        let auto = by_age(&objects.address_pools).into_iter().filter(is_auto);
         let mut names: Vec<&str> = auto.filter_map(|pool| pool.metadata.name.as_deref()).collect();
         names.sort_by_key(|name| *name != DEFAULT_POOL);
         return names;
@@ -196,8 +248,10 @@ impl<'a> Kept<'a> {
         kept
     }
 
-    fn all(&self) -> impl Iterator<Item = IpAddr> {
-        self.0.values().flat_map(|(_, addresses)| addresses.iter().copied())
+    fn all(&self) -> impl Iterator<Item = (IpAddr, &Arc<str>)> {
+        self.0
+            .iter()
+            .flat_map(|(class, (_, addresses))| addresses.iter().map(move |address| (*address, class)))
     }
 
     fn of(&self, class: &str) -> Option<&(&'a str, Vec<IpAddr>)> {

@@ -1,13 +1,12 @@
 //! Classes side by side: which routes clients reach through which VIP. An Ingress is served at the addresses of its own
-//! class, and at no other's.
+//! class, or at those that it has for itself, and at no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::annotation::Served;
 use super::problems::Problems;
-use super::vip::Vips;
+use super::vip::{Holder, Vips};
 use crate::model::{RouteTable, Shared};
 
 /// The table of all Ingresses, and those of the VIPs that don't have all of them. `table` makes one.
@@ -17,16 +16,16 @@ pub(super) fn tables(
     problems: &mut Problems,
     mut table: impl FnMut(&[&Served], &mut Problems) -> RouteTable,
 ) -> (Shared<RouteTable>, Shared<BTreeMap<IpAddr, Shared<RouteTable>>>) {
-    let by_vip = vips.classes();
-    let sets: BTreeSet<&BTreeSet<Arc<str>>> = by_vip.values().collect();
-    let is_in = |set: &BTreeSet<Arc<str>>, one: &Served| {
-        one.owned.class.as_ref().is_some_and(|class| set.contains(class))
+    let by_vip = vips.holders();
+    let sets: BTreeSet<&BTreeSet<Holder>> = by_vip.values().collect();
+    let is_in = |set: &BTreeSet<Holder>, one: &Served| {
+        vips.holder(&one.owned).is_some_and(|holder| set.contains(&holder))
     };
     let all: Vec<&Served> = served.iter().collect();
     if sets.is_empty() || (sets.len() == 1 && sets.iter().all(|set| all.iter().all(|one| is_in(set, one)))) {
         return (table(&all, problems).into(), Shared::default());
     }
-    let mut tables: BTreeMap<&BTreeSet<Arc<str>>, Shared<RouteTable>> = BTreeMap::new();
+    let mut tables: BTreeMap<&BTreeSet<Holder>, Shared<RouteTable>> = BTreeMap::new();
     for set in &sets {
         let some: Vec<&Served> = all.iter().copied().filter(|one| is_in(set, one)).collect();
         tables.insert(set, table(&some, problems).into());

@@ -12,6 +12,7 @@ use crate::l7::L7;
 use crate::l7::tls::tickets::Seed;
 use crate::model::Problem;
 use crate::observe::admin;
+use crate::observe::changes::Changes;
 use crate::observe::status::{ProblemStatus, SnapshotStatus, State, Status};
 
 /// All handles of the running daemon.
@@ -32,6 +33,7 @@ struct Served {
     draining: bool,
     generation: u64,
     last: Option<LastChange>,
+    changes: Changes,
 }
 
 struct LastChange {
@@ -82,11 +84,13 @@ impl Daemon {
         let mut served = lock(&self.served);
         log_problems(served.last.as_ref().map_or(&[], |last| &last.problems), &change.problems);
         served.generation += 1;
+        let took = change.since.elapsed();
+        served.changes.add(change.scope, took);
         served.last = Some(LastChange {
             snapshot: Arc::clone(&change.snapshot),
             problems: Arc::clone(&change.problems),
             live_at: Instant::now(),
-            took: change.since.elapsed(),
+            took,
         });
     }
 
@@ -149,6 +153,7 @@ impl Daemon {
                     generation: served.generation,
                     age_seconds: last.live_at.elapsed().as_secs(),
                     last_change_seconds: last.took.as_secs_f64(),
+                    changes: served.changes.clone(),
                     ..SnapshotStatus::of(&last.snapshot)
                 },
                 last.problems.iter().map(ProblemStatus::from).collect(),
@@ -217,6 +222,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Logs what is new, and what is no longer wrong.
 fn log_problems(before: &[Problem], now: &[Problem]) {
+    // The usual case, and cheap even where there are very many.
+    if before == now {
+        return;
+    }
     let before: BTreeSet<&Problem> = before.iter().collect();
     let now: BTreeSet<&Problem> = now.iter().collect();
     for problem in now.difference(&before) {

@@ -2,13 +2,16 @@
 //! half-filled store would withdraw routes that are in use. What is remembered is not half-filled: after a while it is
 //! served, with all that has been heard since. Run by `kubernetes`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::memory::Memory;
 use super::secrets::Secrets;
 use super::{Heard, Update};
+use crate::model::Kind;
 use crate::source::{COALESCE, Objects};
 
 /// How long the API server may take to list everything before what an earlier daemon left is served.
@@ -19,26 +22,37 @@ const WAIT_FOR_SECRETS: (Duration, Duration) = (Duration::from_secs(10), Duratio
 pub(super) struct Collector {
     objects: Objects,
     /// Kinds that have not been listed yet.
-    missing: usize,
+    missing: BTreeSet<Kind>,
+    memory: Memory,
     secrets: Option<Secrets>,
     sender: watch::Sender<Option<Objects>>,
     is_remembered: bool,
     /// The store is not what was published last.
     changed: bool,
+    /// When the first of those changes was heard.
+    heard: Option<std::time::Instant>,
     /// Until when objects wait for the Secrets that they name.
     hold: Option<Instant>,
 }
 
 impl Collector {
     pub(super) fn new(
-        kinds: usize,
+        missing: BTreeSet<Kind>,
         secrets: Option<Secrets>,
-        remembered: Option<Objects>,
+        memory: Memory,
         sender: watch::Sender<Option<Objects>>,
     ) -> Self {
-        let is_remembered = remembered.is_some();
-        let objects = remembered.unwrap_or_default();
-        Self { objects, missing: kinds, secrets, sender, is_remembered, changed: false, hold: None }
+        Self {
+            objects: Objects::default(),
+            missing,
+            memory,
+            secrets,
+            sender,
+            is_remembered: false,
+            changed: false,
+            heard: None,
+            hold: None,
+        }
     }
 
     /// Until nobody listens.
@@ -57,36 +71,57 @@ impl Collector {
                 },
             };
             if let Some(update) = update {
+                let mut until = (!update.is_urgent).then(|| Instant::now() + COALESCE);
                 self.take(update);
-                let rest = Instant::now() + COALESCE;
-                while let Ok(Some(update)) = timeout_at(rest, inbox.recv()).await {
+                // What comes with it is translated with it. Endpoints alone are not waited for: while one change of
+                // them is made live, the next ones gather by themselves.
+                while let Some(update) = next(&mut inbox, until).await {
+                    if !update.is_urgent {
+                        until.get_or_insert_with(|| Instant::now() + COALESCE);
+                    }
                     self.take(update);
                 }
             }
             if is_patient && Instant::now() >= patience {
                 is_patient = false;
-                if self.is_remembered && self.missing > 0 {
-                    tracing::warn!(
-                        "the API server has not told everything yet: serving what was known before, from disk"
-                    );
-                    self.changed = true;
+                if !self.missing.is_empty() {
+                    self.remember().await;
                 }
             }
-            if self.missing == 0 {
+            if self.missing.is_empty() {
                 self.follow_secrets();
                 self.publish_if(self.hold.is_none());
             } else {
-                self.publish_if(self.is_remembered && !is_patient);
+                self.publish_if(self.is_remembered);
             }
         }
     }
 
+    /// Takes from disk what the API server has not told yet.
+    async fn remember(&mut self) {
+        let memory = self.memory.clone();
+        // Only now, and not on this thread: it may be much.
+        let Ok(Some(remembered)) = tokio::task::spawn_blocking(move || memory.read()).await else { return };
+        tracing::warn!(
+            "the API server has not told everything yet: serving what was known before, from disk"
+        );
+        let mut kinds = self.missing.clone();
+        // Those that Ingresses name are asked for when all else is known.
+        kinds.insert(Kind::Secret);
+        self.objects.take(&kinds, remembered);
+        self.is_remembered = true;
+        self.changed = true;
+    }
+
     fn take(&mut self, update: Update) {
-        self.changed |= (update.apply)(&mut self.objects);
+        if (update.apply)(&mut self.objects) {
+            self.changed = true;
+            self.heard.get_or_insert(update.at);
+        }
         match update.first {
-            Some(Heard::Kind) => {
-                self.missing -= 1;
-                self.changed |= self.missing == 0;
+            Some(Heard::Kind(kind)) => {
+                self.missing.remove(&kind);
+                self.changed |= self.missing.is_empty();
             }
             Some(Heard::Secrets(scope)) => {
                 if let Some(secrets) = &mut self.secrets {
@@ -117,9 +152,18 @@ impl Collector {
     fn publish_if(&mut self, ready: bool) {
         if self.changed && ready {
             self.changed = false;
-            self.is_remembered &= self.missing > 0;
+            self.is_remembered &= !self.missing.is_empty();
             self.objects.is_remembered = self.is_remembered;
+            self.objects.heard = self.heard.take();
             self.sender.send_replace(Some(self.objects.clone()));
         }
+    }
+}
+
+/// What has come already, or comes before `until`.
+async fn next(inbox: &mut mpsc::Receiver<Update>, until: Option<Instant>) -> Option<Update> {
+    match until {
+        Some(until) => timeout_at(until, inbox.recv()).await.ok().flatten(),
+        None => inbox.try_recv().ok(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
@@ -47,7 +48,15 @@ watched! {
     Ingress, |ingress| ingress.status = None;
     IngressClass;
     Service, |service| service.status = None;
-    EndpointSlice;
+    // The largest part of a large cluster: which pod it is takes more room than its address.
+    EndpointSlice, |slice| {
+        slice.metadata.annotations = None;
+        for endpoint in &mut slice.endpoints {
+            endpoint.target_ref = None;
+            endpoint.hostname = None;
+            endpoint.deprecated_topology = None;
+        }
+    };
     Secret;
     // The kubelet reports the node's health every few minutes.
     Node, |node| if let Some(status) = &mut node.status {
@@ -69,8 +78,8 @@ pub(super) struct Part<F> {
 }
 
 /// A whole kind.
-pub(super) fn whole(optional: bool) -> Part<fn(&Key) -> bool> {
-    Part { heard: Heard::Kind, optional, holds: |_| true }
+pub(super) fn whole<K: Stored>(optional: bool) -> Part<fn(&Key) -> bool> {
+    Part { heard: Heard::Kind(K::KIND), optional, holds: |_| true }
 }
 
 /// Reads the watch until nobody listens any more.
@@ -84,7 +93,9 @@ pub(super) async fn run<K: Watched + PartialEq, F: Fn(&Key) -> bool + Clone + Se
     let mut listing: BTreeMap<Key, Arc<K>> = BTreeMap::new();
     let mut backoff = Backoff::default();
     let mut first = Some(heard);
+    let is_urgent = K::KIND == Kind::EndpointSlice;
     while let Some(event) = stream.next().await {
+        let at = Instant::now();
         let apply: Box<dyn FnOnce(&mut Objects) -> bool + Send> = match event {
             Ok(Event::Init) => {
                 listing = BTreeMap::new();
@@ -123,7 +134,7 @@ pub(super) async fn run<K: Watched + PartialEq, F: Fn(&Key) -> bool + Clone + Se
                     let holds = holds.clone();
                     let empty =
                         |objects: &mut Objects| replace(K::store_mut(objects), BTreeMap::new(), holds);
-                    let update = Update { apply: Box::new(empty), first: first.take() };
+                    let update = Update { at, is_urgent: false, apply: Box::new(empty), first: first.take() };
                     if updates.send(update).await.is_err() {
                         return;
                     }
@@ -141,7 +152,7 @@ pub(super) async fn run<K: Watched + PartialEq, F: Fn(&Key) -> bool + Clone + Se
             reachable.notify_waiters();
             backoff = Backoff::default();
         }
-        if updates.send(Update { apply, first: first.take() }).await.is_err() {
+        if updates.send(Update { at, is_urgent, apply, first: first.take() }).await.is_err() {
             return;
         }
     }
@@ -153,6 +164,9 @@ fn prepare<K: Watched>(mut object: K) -> (Key, Arc<K>) {
     let metadata = object.metadata_mut();
     metadata.managed_fields = None;
     metadata.resource_version = None;
+    metadata.generation = None;
+    metadata.owner_references = None;
+    metadata.uid = None;
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(LAST_APPLIED);
     }

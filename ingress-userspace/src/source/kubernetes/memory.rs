@@ -1,23 +1,23 @@
 //! The objects on disk: what a daemon serves that starts while the API server is away. One file in a directory of its
 //! own, below the state directory. It holds Secrets: only our user may read it.
 //!
-//! A line with version and checksum, then JSON. Written aside and renamed, so that there is always a whole one; a file that
-//! is damaged or of another version is not used.
+//! A line with the version, a line of JSON, a line with the checksum of both. Written aside and renamed, so that there is
+//! always a whole one; a file that is damaged or of another version is not used.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use tokio::sync::watch;
 
 use super::Objects;
 
-/// First line: this, a space, the checksum.
-const HEADER: &str = "xdp-ingress objects 1 sha256";
+/// First line.
+const HEADER: &str = "xdp-ingress objects 2 sha256";
 /// Between two writes at least.
 const PAUSE: Duration = Duration::from_secs(2);
 /// And this many times what the last one took: with very many objects it shall still be next to nothing.
@@ -45,7 +45,7 @@ impl Memory {
         let text = match fs::read(&file) {
             Ok(text) => text,
             Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
+                if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(file = %file.display(), %error, "the remembered objects cannot be read; going on without");
                 }
                 return None;
@@ -96,39 +96,66 @@ impl Memory {
         let aside = self.dir.join("objects.new");
         // What a crash left there may have other rights, too.
         if let Err(error) = fs::remove_file(&aside)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error).context("removing what an earlier write left");
         }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        file.write_all(&encode(objects)?)?;
-        file.sync_all()?;
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        let mut file = BufWriter::with_capacity(1 << 16, file);
+        encode(objects, &mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
         fs::rename(&aside, self.file())?;
         fs::File::open(&self.dir)?.sync_all()?;
         Ok(())
     }
 }
 
-fn encode(objects: &Objects) -> anyhow::Result<Vec<u8>> {
-    let json = objects.to_json()?;
-    let mut text = format!("{HEADER} {}\n", checksum(&json)).into_bytes();
-    text.extend(json);
-    Ok(text)
+/// Piece by piece: the whole text of a large cluster would double what the daemon needs.
+fn encode(objects: &Objects, to: impl Write) -> anyhow::Result<()> {
+    let mut to = Hashed { to, sum: Context::new(&SHA256) };
+    writeln!(to, "{HEADER}")?;
+    objects.write_json(&mut to)?;
+    let sum = hex(to.sum.finish().as_ref());
+    write!(to.to, "\n{sum}\n")?;
+    Ok(())
+}
+
+/// Writes and adds up.
+struct Hashed<W> {
+    to: W,
+    sum: Context,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 fn decode(text: &[u8]) -> anyhow::Result<Objects> {
-    let end = text.iter().position(|byte| *byte == b'\n').context("the file is empty")?;
-    let (header, json) = (&text[..end], &text[end + 1..]);
-    let wanted = std::str::from_utf8(header).ok().and_then(|line| line.strip_prefix(HEADER));
-    let wanted = wanted.context("the file is of another version")?;
-    ensure!(wanted.trim() == checksum(json), "the checksum is wrong: the file is damaged");
-    let objects = Objects::from_json(json).context("the file is not of this version's form")?;
-    Ok(Objects { is_remembered: true, ..objects })
+    let json = text.strip_prefix(HEADER.as_bytes()).and_then(|rest| rest.strip_prefix(b"\n"));
+    let json = json.context("the file is of another version")?;
+    let end = json.strip_suffix(b"\n").and_then(|json| json.iter().rposition(|byte| *byte == b'\n'));
+    let end = end.context("the file is cut off")?;
+    let summed = &text[..text.len() - json.len() + end];
+    let sum = &json[end + 1..json.len() - 1];
+    ensure!(
+        sum == hex(digest(&SHA256, summed).as_ref()).as_bytes(),
+        "the checksum is wrong: the file is damaged"
+    );
+    Objects::from_json(&json[..end]).context("the file is not of this version's form")
 }
 
-fn checksum(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut hex, byte| {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
@@ -145,6 +172,12 @@ mod tests {
         crate::source::read_once(&[folder.join("input.yaml")]).unwrap()
     }
 
+    fn encoded(objects: &Objects) -> Vec<u8> {
+        let mut text = Vec::new();
+        encode(objects, &mut text).unwrap();
+        text
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -155,9 +188,8 @@ mod tests {
         objects.services.remove(&Key::new("default", "web"));
         memory.write(&objects).unwrap();
         let read = memory.read().unwrap();
-        assert!(read.is_remembered);
         assert!(!read.ingresses.is_empty() && !read.secrets.is_empty());
-        assert_eq!(read.to_json().unwrap(), objects.to_json().unwrap());
+        assert_eq!(encoded(&read), encoded(&objects));
         let (now, _) = crate::translate::translate(&objects, &crate::translate::Settings::default());
         let (then, _) = crate::translate::translate(&read, &crate::translate::Settings::default());
         assert_eq!(now, then);
@@ -179,9 +211,9 @@ mod tests {
     /// Cut off anywhere, with any byte changed, or of another version: not used.
     #[test]
     fn a_damaged_file_is_not_used() {
-        let good = encode(&objects()).unwrap();
+        let good = encoded(&objects());
         assert!(decode(&good).is_ok());
-        for end in [0, 1, HEADER.len(), HEADER.len() + 10, good.len() / 2, good.len() - 1] {
+        for end in [0, 1, HEADER.len(), HEADER.len() + 10, good.len() / 2, good.len() - 70, good.len() - 1] {
             assert!(decode(&good[..end]).is_err(), "cut at {end}");
         }
         for at in [3, HEADER.len() + 3, good.len() / 2, good.len() - 2] {
@@ -189,7 +221,7 @@ mod tests {
             bad[at] ^= 1;
             assert!(decode(&bad).is_err(), "changed at {at}");
         }
-        let other = String::from_utf8(good).unwrap().replacen("objects 1", "objects 2", 1);
+        let other = String::from_utf8(good).unwrap().replacen("objects 2", "objects 1", 1);
         assert!(decode(other.as_bytes()).unwrap_err().to_string().contains("another version"));
     }
 }

@@ -79,8 +79,8 @@ fn authorities(reader: &mut Reader<'_>, text: &str, objects: &Objects) -> Result
         )),
         None => Err((
             Reason::NotFound,
-            format!("Secret {namespace}/{name} does not exist, or is not of type kubernetes.io/tls"),
-            "create a Secret of type kubernetes.io/tls that has ca.crt besides tls.crt and tls.key",
+            format!("Secret {namespace}/{name} does not exist, or may not be read"),
+            "create a Secret that has ca.crt",
         )),
     };
     read.map_err(|(reason, message, hint)| {

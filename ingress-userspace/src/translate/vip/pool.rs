@@ -79,6 +79,30 @@ impl Pools {
         of_version.find_map(|range| range.addresses().find(|address| !taken.contains(address)))
     }
 
+    /// The pool that has the address.
+    pub(super) fn of(&self, address: IpAddr) -> Option<&str> {
+        self.0.keys().map(String::as_str).find(|pool| self.has(pool, address))
+    }
+
+    /// Whether Ingresses of the namespace may have addresses of the pool; no if there is no such pool.
+    pub(super) fn admits(&self, objects: &Objects, pool: &str, namespace: &str) -> bool {
+        objects.address_pools.get("", pool).is_some_and(|pool| {
+            let namespaces = &pool.spec.namespaces;
+            namespaces.is_empty() || namespaces.iter().any(|one| one == namespace)
+        })
+    }
+
+    /// For each IP version the address in `had`, or else the first free one.
+    pub(super) fn keep_or_choose(
+        &self,
+        pool: &str,
+        had: &[IpAddr],
+        taken: &BTreeSet<IpAddr>,
+    ) -> [Option<IpAddr>; 2] {
+        let of = |v4: bool| had.iter().copied().find(|address| address.is_ipv4() == v4);
+        [true, false].map(|v4| of(v4).or_else(|| self.first_free(pool, v4, taken)))
+    }
+
     /// Whether the address is one of the pool's.
     pub(super) fn has(&self, pool: &str, address: IpAddr) -> bool {
         self.ranges(pool).iter().any(|range| range.first <= address && address <= range.last)

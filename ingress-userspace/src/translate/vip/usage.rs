@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::pool::Pools;
-use super::{Request, Vips};
+use super::{Holder, Request, Vips};
 use crate::api::{AddressPoolStatus, Allocation, Condition, IngressClassParametersStatus};
 use crate::model::{ObjectRef, OwnStatus};
-use crate::source::{Objects, Stored as _};
+use crate::source::{Key, Objects, Stored as _};
 
 /// The statuses of all pools, and of the parameters of all classes of ours.
 pub(super) fn statuses(
@@ -25,10 +25,10 @@ pub(super) fn statuses(
         let name = &*key.name;
         let mut used = BTreeSet::new();
         let mut allocations = Vec::new();
-        for (class, addresses) in &vips.by_class {
+        for (holder, addresses) in &vips.by_holder {
             for address in addresses.iter().filter(|address| pools.has(name, **address)) {
                 used.insert(*address);
-                allocations.push((*address, class));
+                allocations.push((*address, holder));
             }
         }
         allocations.sort();
@@ -36,7 +36,7 @@ pub(super) fn statuses(
         let (ready, reason, message) = if size == 0 {
             (false, "NoAddresses", "none of spec.addresses can be used; correct them".to_owned())
         } else if exhausted.contains(name) {
-            let message = "an IngressClass that asks for an address got none; add addresses".to_owned();
+            let message = "somebody who asks for an address got none; add addresses".to_owned();
             (false, "Exhausted", message)
         } else {
             (true, "Available", String::new())
@@ -47,9 +47,18 @@ pub(super) fn statuses(
             used: used.len() as u64,
             allocations: allocations
                 .into_iter()
-                .map(|(address, class)| Allocation {
-                    address: address.to_string(),
-                    ingress_class: class.to_string(),
+                .map(|(address, holder)| {
+                    let address = address.to_string();
+                    match holder {
+                        Holder::Class(class) => {
+                            Allocation { address, ingress_class: class.to_string(), ..Allocation::default() }
+                        }
+                        Holder::Ingress(Key { namespace, name }) => Allocation {
+                            address,
+                            ingress: format!("{namespace}/{name}"),
+                            ..Allocation::default()
+                        },
+                    }
                 })
                 .collect(),
             conditions: vec![Condition::ready(ready, reason, message, before, now)],
@@ -60,7 +69,7 @@ pub(super) fn statuses(
     let mut by_parameters: BTreeMap<&ObjectRef, BTreeSet<std::net::IpAddr>> = BTreeMap::new();
     for request in requests {
         if let Some((reference, _)) = &request.parameters {
-            let addresses = vips.by_class.get(&request.name).into_iter().flatten();
+            let addresses = vips.by_holder.get(&request.holder()).into_iter().flatten();
             by_parameters.entry(reference).or_default().extend(addresses);
         }
     }

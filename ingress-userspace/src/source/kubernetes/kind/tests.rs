@@ -29,7 +29,7 @@ fn absent() -> Error {
 /// Runs the watch over these events; the store and, per update, whether it changed anything and was the first.
 async fn events(events: Vec<Result<Event<Service>, Error>>, optional: bool) -> (Objects, Vec<(bool, bool)>) {
     let (sender, mut updates) = mpsc::channel(1024);
-    run(stream::iter(events), whole(optional), sender, Arc::default()).await;
+    run(stream::iter(events), whole::<Service>(optional), sender, Arc::default()).await;
     let mut objects = Objects::default();
     let mut log = Vec::new();
     while let Some(update) = updates.recv().await {
@@ -76,7 +76,7 @@ async fn a_new_list_replaces_all_at_once() {
     };
     let (sender, mut updates) = mpsc::channel(16);
     let all = list(&["a", "b"]).into_iter().chain(list(&["a", "b"])).chain(list(&["b", "c"]));
-    run(stream::iter(all.collect::<Vec<_>>()), whole(false), sender, Arc::default()).await;
+    run(stream::iter(all.collect::<Vec<_>>()), whole::<Service>(false), sender, Arc::default()).await;
     let mut objects = Objects::default();
     assert!((updates.recv().await.unwrap().apply)(&mut objects));
     let before = Arc::clone(objects.services.get("ns", "b").unwrap());
