@@ -8,19 +8,42 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ingress_tests::lab::{
-    Node,
-    http::Target,
-    load::{self, SteadyRequests},
-    manifests::TWO_HOSTS,
+use ingress_tests::{
+    cluster::Requests,
+    lab::{
+        Node,
+        http::{self, Target},
+        load::{self, SteadyRequests},
+        manifests::TWO_HOSTS,
+    },
 };
 use libtest_mimic::Trial;
 
 use super::{
     scenario,
-    world::{LIVE, World},
+    world::{ACCOUNT, LIVE, World},
 };
 
+/// API priority and fairness gives our account no seat at all: every request is answered with 429.
+const REFUSE: &str = "
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: PriorityLevelConfiguration
+metadata: {name: nobody}
+spec:
+  type: Limited
+  limited: {nominalConcurrencyShares: 0, borrowingLimitPercent: 0, lendablePercent: 0, limitResponse: {type: Reject}}
+---
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata: {name: nobody}
+spec:
+  matchingPrecedence: 2
+  priorityLevelConfiguration: {name: nobody}
+  rules:
+    - subjects: [{kind: User, user: {name: 'system:serviceaccount:xdp-ingress:xdp-ingress'}}]
+      resourceRules:
+        - {verbs: ['*'], apiGroups: ['*'], resources: ['*'], clusterScope: true, namespaces: ['*']}
+";
 /// Longer than a watch's first retries.
 const OUTAGE: Duration = Duration::from_secs(5);
 
@@ -28,6 +51,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("outage::traffic_goes_on_without_the_api_server", traffic_goes_on),
         scenario("outage::a_daemon_that_starts_meanwhile_serves_from_disk", serves_from_disk),
+        scenario("outage::a_refusing_and_a_hanging_api_server_disturb_nobody", refuses_and_hangs),
     ]
 }
 
@@ -92,5 +116,58 @@ fn serves_from_disk() -> Result<()> {
         served.as_secs_f64(),
         live.as_secs_f64()
     );
+    Ok(())
+}
+
+fn refuses_and_hangs() -> Result<()> {
+    let mut world = World::start("krefuse", 1)?;
+    world.apply(TWO_HOSTS)?;
+    world.start_daemons()?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+    let target = Target::new(world.vip()?, "app.test.com", "/");
+    let requests = SteadyRequests::start(world.client(), &target, 50);
+
+    // A watch that runs goes on; it is the next ones that are refused. They expire too: the API server that comes knows
+    // nothing of versions before its time (410).
+    world.apply(REFUSE)?;
+    world.cluster.stop_api_server();
+    world.cluster.start_api_server()?;
+    let before = world.cluster.requests_of(ACCOUNT)?;
+    thread::sleep(OUTAGE);
+    let count = |requests: &Requests| requests.values().sum::<usize>();
+    let asked = count(&world.cluster.requests_of(ACCOUNT)?) - count(&before);
+    let other: Vec<_> = world.lab.pods_of("service2").collect();
+    world.lab.declare_endpoints("service1", &other)?;
+    world.apply_changes()?;
+    thread::sleep(Duration::from_millis(500));
+    let answer = world.client().run(|| Ok(http::get(&target, Duration::from_secs(5))?.echo()?.pod))?;
+    ensure!(answer.starts_with("service1-"), "it was not refused: {answer} answers; {}", world.logs());
+    // Eight watches with a growing pause, and whoever wants the Lease.
+    ensure!(asked <= 150, "{asked} requests in {OUTAGE:?} to an API server that refuses");
+    world.cluster.kubectl(&["delete", "flowschema", "nobody"])?;
+    let admitted = Instant::now();
+    let live = world.until_served_by(("app.test.com", "/"), "service2", admitted)?;
+    println!(
+        "krefuse: refused (429), the daemon asked {asked} times in {OUTAGE:?}; admitted, it saw the change after {:.1} s",
+        live.as_secs_f64()
+    );
+
+    // It takes connections and says nothing.
+    world.cluster.pause_api_server(true)?;
+    thread::sleep(OUTAGE);
+    world.cluster.pause_api_server(false)?;
+    let back = Instant::now();
+    let first: Vec<_> = world.lab.pods_of("service1").collect();
+    world.lab.declare_endpoints("service1", &first)?;
+    world.apply_changes()?;
+    let live = world.until_served_by(("app.test.com", "/"), "service1", back)?;
+    let report = requests.finish()?;
+    println!(
+        "krefuse: {} of {} requests lost; {:.1} s after the API server woke up a change was live",
+        report.lost(),
+        report.sent(),
+        live.as_secs_f64()
+    );
+    ensure!(report.lost() == 0, "lost: {:?}", report.losses());
     Ok(())
 }

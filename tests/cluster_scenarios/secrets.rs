@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
+    http::{Failure, Response, Target},
     load,
     manifests::{TLS, TWO_HOSTS, tls_secret},
     tls::Authority,
@@ -24,7 +25,7 @@ metadata: {name: xdp-ingress-secrets, namespace: default}
 rules:
   - apiGroups: ['']
     resources: [secrets]
-    resourceNames: [secure-example-com]
+    resourceNames: [secure-example-com, clients-authority]
     verbs: [get, list, watch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -43,6 +44,23 @@ spec:
   tls: [{hosts: [other.example.com], secretName: other}]
   rules:
     - host: other.example.com
+      http:
+        paths:
+          - {path: /, pathType: Prefix, backend: {service: {name: service1, port: {number: 80}}}}
+";
+
+/// Names a Secret in an annotation alone, of the type that `kubectl create secret generic` gives.
+const CLIENT_AUTH: &str = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: client-auth
+  namespace: default
+  annotations: {nginx.ingress.kubernetes.io/auth-tls-secret: default/clients-authority}
+spec:
+  ingressClassName: xdp
+  rules:
+    - host: clients.example.com
       http:
         paths:
           - {path: /, pathType: Prefix, backend: {service: {name: service1, port: {number: 80}}}}
@@ -90,6 +108,30 @@ fn only_what_is_named() -> Result<()> {
     println!("ksecret: a Secret that appeared was served after {:.0} ms", served.as_secs_f64() * 1e3);
     let memory = std::fs::read_to_string(world.lab.nodes()[0].state_dir().join("memory/objects"))?;
     ensure!(!memory.contains("nobodys"), "a Secret that nobody names was read");
+
+    // One that only an annotation names: without it nobody gets in, with it those without a certificate do not.
+    let clients = Target::new(world.vip()?, "clients.example.com", "/");
+    let answers = |status: u16| {
+        load::until(world.client(), &clients, Instant::now(), LIVE, |answer: &Result<Response, Failure>| {
+            answer.as_ref().is_ok_and(|answer| answer.status == status)
+        })
+        .with_context(|| format!("{clients} should get {status}; {}", world.logs()))
+    };
+    world.apply(CLIENT_AUTH)?;
+    answers(503)?;
+    let file = world.lab.dir().join("ca.crt");
+    std::fs::write(&file, authority.certificate())?;
+    let from_file = format!("--from-file={}", file.display());
+    world.cluster.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "clients-authority",
+        "-n",
+        "default",
+        &from_file,
+    ])?;
+    answers(403)?;
 
     // One that goes is no longer served; the plain sites go on.
     world.cluster.kubectl(&["delete", "secret", NAMED, "--namespace=default"])?;

@@ -1,5 +1,7 @@
 //! `IngressClassParameters`: what an IngressClass of ours says in `spec.parameters`. `translate::vip` reads it.
 
+use std::collections::BTreeMap;
+
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,10 @@ pub struct IngressClassParametersSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ports")]
     pub https_ports: Option<Vec<u16>>,
+    /// Annotations (`nginx.ingress.kubernetes.io/…`) that each Ingress of the class has, unless it has them itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations")]
+    pub annotations: BTreeMap<String, String>,
     /// Who may connect to these VIPs, and how often. Decided in XDP, before the node's TCP stack sees anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<ProtectionSpec>,
@@ -106,6 +112,18 @@ fn vips(_: &mut SchemaGenerator) -> Schema {
             "maxLength": 45,
             "x-kubernetes-validations": [{ "rule": "isIP(self)", "message": "must be an IP address" }],
         },
+    })
+}
+
+fn annotations(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": { "type": "string", "maxLength": 4096 },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, name.startsWith('nginx.ingress.kubernetes.io/'))",
+            "message": "only annotations nginx.ingress.kubernetes.io/… can have defaults",
+        }],
     })
 }
 

@@ -51,6 +51,8 @@ pub struct Live {
         (model::Shared<RouteTable>, model::Shared<BTreeMap<IpAddr, model::Shared<RouteTable>>>),
     /// What the TLS listeners show.
     pub certificates: Certificates,
+    /// What `backends` was made of.
+    pub(super) clusters: model::Shared<BTreeMap<ClusterId, Arc<Cluster>>>,
     /// By [`ClusterKey`].
     pub(super) backends: Vec<Option<Backend>>,
 }
@@ -101,20 +103,13 @@ impl Compiler {
             (*vip, compile(table, source, old))
         });
         let by_vip = by_vip.collect();
-        let mut backends = vec![None; clusters.len()];
-        for (id, cluster) in snapshot.clusters.iter() {
-            // A cluster that no route leads to needs no number.
-            if let Some(&key) = clusters.get(id) {
-                let known = previous.backend(key).map(|backend| Arc::clone(&backend.busy));
-                let busy = known.unwrap_or_default();
-                backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster), busy });
-            }
-        }
+        let backends = backends(clusters, snapshot, previous);
         Live {
             generation: previous.generation + 1,
             router,
             by_vip,
             source: (snapshot.routes.clone(), snapshot.vip_routes.clone()),
+            clusters: snapshot.clusters.clone(),
             certificates: Certificates::compile(&snapshot.certificates, &previous.certificates),
             backends,
         }
@@ -124,6 +119,41 @@ impl Compiler {
     pub fn ingress_slots(&self) -> impl Iterator<Item = (&ObjectRef, IngressSlot)> {
         self.ingresses.iter().map(|(ingress, slot)| (ingress, *slot))
     }
+}
+
+/// The backends by number. Most changes are of the endpoints of one cluster: all others are taken over from `previous`.
+fn backends(
+    numbers: &HashMap<ClusterId, ClusterKey>,
+    snapshot: &Snapshot,
+    previous: &Live,
+) -> Vec<Option<Backend>> {
+    let put = |backends: &mut Vec<Option<Backend>>, id: &ClusterId, cluster: &Arc<Cluster>| {
+        // A cluster that no route leads to needs no number.
+        if let Some(&key) = numbers.get(id) {
+            let known = previous.backend(key).map(|backend| Arc::clone(&backend.busy));
+            let busy = known.unwrap_or_default();
+            backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster), busy });
+        }
+    };
+    let (old, new) = (&previous.clusters, &snapshot.clusters);
+    if previous.backends.len() == numbers.len() && old.len() == new.len() {
+        let mut backends = previous.backends.clone();
+        let are_the_same_names = old.iter().zip(new.iter()).all(|((old_id, old), (id, cluster))| {
+            // The same memory has the same name: none is compared where nothing changed.
+            Arc::ptr_eq(old, cluster) || {
+                put(&mut backends, id, cluster);
+                old_id == id
+            }
+        });
+        if are_the_same_names {
+            return backends;
+        }
+    }
+    let mut backends = vec![None; numbers.len()];
+    for (id, cluster) in new.iter() {
+        put(&mut backends, id, cluster);
+    }
+    backends
 }
 
 fn entry(

@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Names a cluster: `namespace/service:port`. Pools, balancer state and metrics are keyed by it, so that they survive
 /// a new snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId {
     /// Namespace of the Service.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name of the Service.
-    pub service: String,
+    pub service: Arc<str>,
     /// The Service's port number (a name is resolved by `translate`).
     pub port: u16,
     /// Its one endpoint is the Service's own address (`service-upstream`).

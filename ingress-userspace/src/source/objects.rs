@@ -41,11 +41,15 @@ impl Key {
 }
 
 /// One difference between two stores: the key, what was there and what is.
-pub type Change<'s, T> = (&'s Key, Option<&'s Arc<T>>, Option<&'s Arc<T>>);
+pub type Change<'s, T> = Difference<'s, Key, T>;
+type Difference<'s, K, V> = (&'s K, Option<&'s Arc<V>>, Option<&'s Arc<V>>);
 
-/// The objects of one kind.
+/// The objects of one namespace.
+type Space<T> = Arc<BTreeMap<Key, Arc<T>>>;
+
+/// The objects of one kind. By namespace, so that a change copies the list of its own one and no other.
 #[derive(Debug, Clone)]
-pub struct Store<T>(Arc<BTreeMap<Key, Arc<T>>>);
+pub struct Store<T>(Arc<BTreeMap<Arc<str>, Space<T>>>);
 
 impl<T> Default for Store<T> {
     fn default() -> Self {
@@ -56,22 +60,22 @@ impl<T> Default for Store<T> {
 impl<T> Store<T> {
     /// The object of that name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
-        self.0.get(&Key::new(namespace, name))
+        self.0.get(namespace)?.get(&Key::new(namespace, name))
     }
 
     /// The object of that key.
     pub fn find(&self, key: &Key) -> Option<&Arc<T>> {
-        self.0.get(key)
+        self.0.get(&key.namespace)?.get(key)
     }
 
     /// All objects, by namespace and name.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Arc<T>)> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<T>)> {
+        self.0.values().flat_map(|space| space.iter())
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.values().map(|space| space.len()).sum()
     }
 
     /// Whether there is none.
@@ -84,46 +88,74 @@ impl<T> Store<T> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// What is different from `old`: the key, the old object and the new one. Objects that are the same memory are not
-    /// looked into.
+    /// What is different from `old`: the key, the old object and the new one. What is the same memory is not looked
+    /// into.
     pub fn changes<'s>(&'s self, old: &'s Self) -> Vec<Change<'s, T>> {
         if self.is(old) {
             return Vec::new();
         }
+        let of = |space: Option<&'s Space<T>>| space.into_iter().flat_map(|space| space.iter());
         let mut changes = Vec::new();
-        let (mut before, mut after) = (old.0.iter().peekable(), self.0.iter().peekable());
-        loop {
-            let order = match (before.peek(), after.peek()) {
-                (None, None) => return changes,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((a, _)), Some((b, _))) => a.cmp(b),
-            };
-            let was = if order == Ordering::Greater { None } else { before.next() };
-            let is = if order == Ordering::Less { None } else { after.next() };
-            let same = matches!((was, is), (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is));
-            if let Some((key, _)) = was.or(is)
-                && !same
-            {
-                changes.push((key, was.map(|(_, object)| object), is.map(|(_, object)| object)));
-            }
+        for (_, was, is) in differences(old.0.iter(), self.0.iter()) {
+            changes.extend(differences(of(was), of(is)));
         }
+        changes
     }
 
     /// Puts an object in the place of its older version, which is returned.
     pub fn insert(&mut self, key: Key, object: Arc<T>) -> Option<Arc<T>> {
-        Arc::make_mut(&mut self.0).insert(key, object)
+        let space = Arc::make_mut(&mut self.0).entry(Arc::clone(&key.namespace)).or_default();
+        Arc::make_mut(space).insert(key, object)
     }
 
     /// Takes an object out.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<T>> {
-        // A look before `make_mut` spares a copy of the map where there is nothing to do.
-        if self.0.contains_key(key) { Arc::make_mut(&mut self.0).remove(key) } else { None }
+        // A look before `make_mut` spares a copy where there is nothing to do.
+        self.find(key)?;
+        let spaces = Arc::make_mut(&mut self.0);
+        let space = Arc::make_mut(spaces.get_mut(&key.namespace)?);
+        let object = space.remove(key);
+        if space.is_empty() {
+            spaces.remove(&key.namespace);
+        }
+        object
     }
 
     /// Exchanges all objects at once (a watch that started anew).
     pub fn replace(&mut self, objects: BTreeMap<Key, Arc<T>>) {
-        self.0 = Arc::new(objects);
+        let mut spaces: BTreeMap<Arc<str>, Vec<(Key, Arc<T>)>> = BTreeMap::new();
+        for (key, object) in objects {
+            spaces.entry(Arc::clone(&key.namespace)).or_default().push((key, object));
+        }
+        let space = |(name, objects): (_, Vec<_>)| (name, Arc::new(objects.into_iter().collect()));
+        self.0 = Arc::new(spaces.into_iter().map(space).collect());
+    }
+}
+
+/// The entries of two sorted lists that are not the same memory, side by side.
+fn differences<'s, K: Ord, V>(
+    before: impl Iterator<Item = (&'s K, &'s Arc<V>)>,
+    after: impl Iterator<Item = (&'s K, &'s Arc<V>)>,
+) -> Vec<Difference<'s, K, V>> {
+    let mut different = Vec::new();
+    let (mut before, mut after) = (before.peekable(), after.peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (None, None) => return different,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            // What is the same memory has the same key.
+            (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is) => Ordering::Equal,
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        let was = if order == Ordering::Greater { None } else { before.next() };
+        let is = if order == Ordering::Less { None } else { after.next() };
+        let same = matches!((was, is), (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is));
+        if let Some((key, _)) = was.or(is)
+            && !same
+        {
+            different.push((key, was.map(|(_, value)| value), is.map(|(_, value)| value)));
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::model::{
 use crate::source::Objects;
 
 /// The prefix of ingress-nginx, whose annotations mean the same here.
-const NGINX: &str = "nginx.ingress.kubernetes.io/";
+pub(super) const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// Our own, for what ingress-nginx has no word for.
 const OWN: &str = "xdp-ingress.io/";
 

@@ -1,13 +1,15 @@
 //! IngressClasses: which are ours, and which Ingresses belong to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
+use super::annotation::NGINX;
 use super::order::by_age;
 use super::problems::Problems;
 use super::{CONTROLLER, Settings};
+use crate::api::GROUP;
 use crate::model::{ObjectRef, Reason};
 use crate::source::{Objects, Stored as _};
 
@@ -37,6 +39,8 @@ pub(super) struct Classes {
     own: Arc<str>,
     also: BTreeSet<String>,
     watch_without_class: bool,
+    /// By class: annotations that its Ingresses have where they don't say otherwise.
+    annotations: BTreeMap<Arc<str>, BTreeMap<String, String>>,
 }
 
 /// Whose an Ingress is.
@@ -81,6 +85,7 @@ impl Classes {
             default: winner.filter(|class| is_ours(class)).map(|class| name_of(class).into()),
             ours_by_name: ours.iter().map(|class| name_of(class).into()).collect(),
             all_by_name: all.iter().map(|class| name_of(class).into()).collect(),
+            annotations: ours.iter().filter_map(|class| annotations(objects, class)).collect(),
             ours,
             own: settings.ingress_class.as_str().into(),
             also: settings.also_class.iter().cloned().collect(),
@@ -95,7 +100,9 @@ impl Classes {
             let reference = ingress.reference();
             match self.belongs(ingress) {
                 Belongs::Ours(class) => {
-                    owned.push(Owned { ingress: Arc::clone(ingress), reference, class });
+                    let defaults = class.as_ref().and_then(|class| self.annotations.get(class));
+                    let ingress = defaults.map_or_else(|| Arc::clone(ingress), |all| with(ingress, all));
+                    owned.push(Owned { ingress, reference, class });
                 }
                 Belongs::OursByName => {
                     problems.add(
@@ -161,6 +168,28 @@ impl Classes {
         // A class of our name but with somebody else's controller is theirs.
         (*name == *self.own && !self.all_by_name.contains(name)).then_some(Belongs::OursByName)
     }
+}
+
+/// The class's name, and what its parameters say of annotations.
+fn annotations(objects: &Objects, class: &IngressClass) -> Option<(Arc<str>, BTreeMap<String, String>)> {
+    let named = class.spec.as_ref()?.parameters.as_ref()?;
+    let parameters = objects.class_parameters.get("", &named.name)?;
+    let is_ours = named.api_group.as_deref() == Some(GROUP) && named.kind == "IngressClassParameters";
+    let all = &parameters.spec.annotations;
+    (is_ours && !all.is_empty()).then(|| (name_of(class).into(), all.clone()))
+}
+
+/// The Ingress with these annotations where it has none of that name.
+fn with(ingress: &Arc<Ingress>, defaults: &BTreeMap<String, String>) -> Arc<Ingress> {
+    let mut ingress = Ingress::clone(ingress);
+    let annotations = ingress.metadata.annotations.get_or_insert_default();
+    for (name, value) in defaults {
+        // Others say whose an Ingress is, and where.
+        if name.starts_with(NGINX) {
+            annotations.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    Arc::new(ingress)
 }
 
 fn is_default(class: &IngressClass) -> bool {

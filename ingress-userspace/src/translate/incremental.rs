@@ -166,8 +166,8 @@ impl Translator {
 /// The clusters that a Service can have.
 fn ports_of(service: &Key) -> std::ops::RangeInclusive<ClusterId> {
     let id = |port, by_service| ClusterId {
-        namespace: service.namespace.to_string(),
-        service: service.name.to_string(),
+        namespace: Arc::clone(&service.namespace),
+        service: Arc::clone(&service.name),
         port,
         by_service,
     };

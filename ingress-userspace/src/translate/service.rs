@@ -184,7 +184,7 @@ impl<'a> Backends<'a> {
         // A headless Service has no address: its endpoints it is, as with ingress-nginx.
         let by_service = !addresses.is_empty();
         let id =
-            ClusterId { namespace: namespace.to_owned(), service: name.to_owned(), port: number, by_service };
+            ClusterId { namespace: namespace.into(), service: name.into(), port: number, by_service };
         let (port, zone) = (found.name.clone(), self.zone.clone());
         self.wanted.entry(id.clone()).or_insert(Wanted { port, zone, addresses });
         Ok(id)

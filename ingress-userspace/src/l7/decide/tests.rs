@@ -80,7 +80,7 @@ fn fate(host: &str, path: &str) -> Result<String, u16> {
     match decide(&live(), &head) {
         Decision::Forward { backend, edits, .. } => {
             assert!(edits.get().is_none());
-            Ok(backend.cluster.id.service.clone())
+            Ok(backend.cluster.id.service.to_string())
         }
         Decision::Answer { answer, .. } => Err(answer.status),
     }

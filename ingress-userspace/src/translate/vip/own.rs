@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::pool::{Pools, usable};
+use super::pool::{Pools, admits, usable};
 use super::{ADDRESS, ADDRESS_POOL, Holder, Kept, Request, Vips};
 use crate::model::{ObjectRef, Reason};
 use crate::source::{Key, Objects};
@@ -44,7 +44,7 @@ pub(super) fn give(
                 let class = class.map(|(_, class)| format!("IngressClass {class}"));
                 class.or_else(|| taken(vips, &key, address)).or_else(|| {
                     let pool = pools.of(address)?;
-                    let admits = pools.admits(objects, pool, &key.namespace);
+                    let admits = admits(objects, pool, &key.namespace);
                     (!admits)
                         .then(|| format!("AddressPool {pool}, which is not for namespace {}", key.namespace))
                 })
@@ -65,7 +65,11 @@ pub(super) fn give(
     let had: Vec<Vec<IpAddr>> = choosing.iter().map(|(_, _, key, pool)| allocated(key, pool)).collect();
     for ((owned, request, key, pool), had) in choosing.iter().zip(&had) {
         let field = format!("metadata.annotations[{ADDRESS_POOL}]");
-        let addresses = if !pools.admits(objects, pool, &key.namespace) {
+        let is_admitted = admits(objects, pool, &key.namespace);
+        let chosen = if is_admitted { pools.keep_or_choose(pool, had, &taken) } else { [None, None] };
+        let chosen: Vec<IpAddr> = chosen.into_iter().flatten().collect();
+        taken.extend(&chosen);
+        if !is_admitted {
             problems.add(
                 &owned.reference,
                 field,
@@ -76,23 +80,17 @@ pub(super) fn give(
                 ),
                 "name another pool, or have the namespace added to its spec.namespaces",
             );
-            Vec::new()
-        } else {
-            let chosen: Vec<IpAddr> = pools.keep_or_choose(pool, had, &taken).into_iter().flatten().collect();
-            taken.extend(&chosen);
-            if chosen.is_empty() {
-                exhausted.insert(pool.clone());
-                problems.add(
-                    &owned.reference,
-                    field,
-                    Reason::Exhausted,
-                    format!("AddressPool {pool} has no free address left; the Ingress has no VIP"),
-                    "add addresses to it, or name another pool",
-                );
-            }
-            chosen
-        };
-        vips.give(Holder::Ingress(key.clone()), request, addresses, problems);
+        } else if chosen.is_empty() {
+            exhausted.insert(pool.clone());
+            problems.add(
+                &owned.reference,
+                field,
+                Reason::Exhausted,
+                format!("AddressPool {pool} has no free address left; the Ingress has no VIP"),
+                "add addresses to it, or name another pool",
+            );
+        }
+        vips.give(Holder::Ingress(key.clone()), request, chosen, problems);
     }
 }
 

@@ -84,14 +84,6 @@ impl Pools {
         self.0.keys().map(String::as_str).find(|pool| self.has(pool, address))
     }
 
-    /// Whether Ingresses of the namespace may have addresses of the pool; no if there is no such pool.
-    pub(super) fn admits(&self, objects: &Objects, pool: &str, namespace: &str) -> bool {
-        objects.address_pools.get("", pool).is_some_and(|pool| {
-            let namespaces = &pool.spec.namespaces;
-            namespaces.is_empty() || namespaces.iter().any(|one| one == namespace)
-        })
-    }
-
     /// For each IP version the address in `had`, or else the first free one.
     pub(super) fn keep_or_choose(
         &self,
@@ -119,6 +111,14 @@ impl Pools {
     fn ranges(&self, pool: &str) -> &[Range] {
         self.0.get(pool).map(Vec::as_slice).unwrap_or_default()
     }
+}
+
+/// Whether Ingresses of the namespace may have addresses of the pool; no if there is no such pool.
+pub(super) fn admits(objects: &Objects, pool: &str, namespace: &str) -> bool {
+    objects.address_pools.get("", pool).is_some_and(|pool| {
+        let namespaces = &pool.spec.namespaces;
+        namespaces.is_empty() || namespaces.iter().any(|one| one == namespace)
+    })
 }
 
 impl Range {
