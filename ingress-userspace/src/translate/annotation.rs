@@ -25,6 +25,7 @@ pub(super) use body_size::DEFAULT as DEFAULT_BODY_LIMIT;
 
 use super::class::Owned;
 use super::problems::Problems;
+use super::vip::{ADDRESS, ADDRESS_POOL};
 use crate::model::{
     ClientAuth, Filters, Forwarding, ObjectRef, Reason, Redirect, SourceRange, Target, Upstream,
 };
@@ -96,7 +97,10 @@ impl Annotations {
         for (key, value) in ingress.metadata.annotations.iter().flatten() {
             if let Some(name) = key.strip_prefix(NGINX) {
                 reader.values.insert(name, value);
-            } else if let Some(name) = key.strip_prefix(OWN) {
+            } else if let Some(name) = key.strip_prefix(OWN)
+                // Where it is served is read by `vip`.
+                && ![ADDRESS, ADDRESS_POOL].contains(&key.as_str())
+            {
                 reader.own.insert(name, value);
             }
         }

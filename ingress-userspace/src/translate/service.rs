@@ -183,8 +183,7 @@ impl<'a> Backends<'a> {
         let addresses = if by_service { addresses(service) } else { Vec::new() };
         // A headless Service has no address: its endpoints it is, as with ingress-nginx.
         let by_service = !addresses.is_empty();
-        let id =
-            ClusterId { namespace: namespace.into(), service: name.into(), port: number, by_service };
+        let id = ClusterId { namespace: namespace.into(), service: name.into(), port: number, by_service };
         let (port, zone) = (found.name.clone(), self.zone.clone());
         self.wanted.entry(id.clone()).or_insert(Wanted { port, zone, addresses });
         Ok(id)

@@ -28,9 +28,9 @@ use pool::Pools;
 const DEFAULT_POOL: &str = "default";
 
 /// Addresses that an IngressClass or an Ingress asks for, separated by commas; in a pool, and nobody else's.
-const ADDRESS: &str = "xdp-ingress.io/address";
+pub(super) const ADDRESS: &str = "xdp-ingress.io/address";
 /// The pool from which an Ingress gets addresses of its own.
-const ADDRESS_POOL: &str = "xdp-ingress.io/address-pool";
+pub(super) const ADDRESS_POOL: &str = "xdp-ingress.io/address-pool";
 
 /// Who has addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
