@@ -13,6 +13,7 @@ mod examples;
 mod instruments;
 mod lifecycle;
 mod membership;
+mod packets;
 mod promise;
 mod protection;
 mod routed;
@@ -28,6 +29,7 @@ fn main() -> std::process::ExitCode {
         membership::trials(),
         promise::trials(),
         routed::trials(),
+        packets::trials(),
         daemon::trials(),
         lifecycle::trials(),
         coexistence::trials(),
