@@ -23,7 +23,7 @@ use super::{
 };
 
 /// How long the first request may take after the daemons are ready: membership settles, the owner is found.
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
 impl Lab {
     /// Writes all examples with their cluster, starts all daemons, and waits until every VIP answers.
