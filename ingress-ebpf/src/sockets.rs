@@ -14,7 +14,7 @@ use ingress_common::{
         View,
         ipv4::Ipv4Hdr,
         ipv6::Ipv6Hdr,
-        tcp::{Ports, TcpHdr},
+        tcp::{Ports, TcpFlags, TcpHdr},
     },
 };
 
@@ -22,6 +22,8 @@ use crate::env::Frame;
 
 /// State of a listening socket (`TCP_LISTEN` in the kernel's `tcp_states.h`).
 pub(crate) const LISTEN: u32 = 10;
+/// State of a connection that this end closed first (`TCP_TIME_WAIT`), kept for a minute.
+const TIME_WAIT: u32 = 6;
 /// The network namespace of the interface that the packet came in by.
 const CURRENT_NETNS: u64 = (BPF_F_CURRENT_NETNS as i64).cast_unsigned();
 /// Flags of a map look-up or socket look-up that wants nothing special.
@@ -102,9 +104,16 @@ fn find_socket<H: View>(
         return NOTHING;
     }
     // SAFETY: not null, and valid until it is released.
-    let listens = unsafe { (*socket).state } == LISTEN;
+    let state = unsafe { (*socket).state };
+    // What is closed waits for its peer's FIN to be repeated. Everything else belongs to a new flow of a client that uses its
+    // port again, which another node may have got: the kernel would swallow it here without a word.
+    if state == TIME_WAIT {
+        // SAFETY: looked up above, released once.
+        unsafe { bpf_sk_release(socket.cast()) };
+        return if flags.has(TcpFlags::FIN | TcpFlags::RST) { CONNECTION } else { LISTENER };
+    }
     // A listener counts if the segment answers a SYN cookie that it has sent.
-    let found = !listens
+    let found = state != LISTEN
         || flags.is_plain_ack()
             // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
             && unsafe {

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use ingress_common::{
     abi::{Be16, Ip4, Ip6},
+    packet::tcp::TcpFlags,
     steer::Reason,
 };
 use ingress_tests::packets::{
@@ -172,8 +173,11 @@ fn time_wait(front: &mut Front, ends: &Ends) -> Result<()> {
     client.shutdown(Shutdown::Both)?;
     drop(client);
     ends.wait_for(TIME_WAIT)?;
-    let reason = front.run(&ends.segment(ACK).bytes())?.reason;
+    let reason = front.run(&ends.segment(ACK | TcpFlags::FIN).bytes())?.reason;
     ensure!(reason == Reason::LocalSocket, "in time-wait: {reason:?}");
+    // A client that uses its port again may have got another node: this one must not keep the new connection's packets.
+    let reason = front.run(&ends.segment(ACK).bytes())?.reason;
+    ensure!(reason != Reason::LocalSocket, "what is closed has kept a new connection's packet");
     Ok(())
 }
 
