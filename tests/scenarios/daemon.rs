@@ -64,7 +64,8 @@ fn killed_and_started_again() -> Result<()> {
 /// What the daemon says when it can't start: its exit code and the lines that it wrote.
 fn failed_start(mut command: Command) -> Result<(i32, String)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let end = Instant::now() + Duration::from_secs(10);
+    // It waits 20 s for the admin address of a daemon that is still ending.
+    let end = Instant::now() + Duration::from_secs(40);
     while child.try_wait()?.is_none() {
         if Instant::now() > end {
             child.kill()?;
@@ -101,15 +102,9 @@ fn start_errors_are_one_sentence() -> Result<()> {
     };
     check("no such interface", with(node, &[("--interface", "eth7")]), &["eth7"])?;
 
-    let busy = node.host().thread(|| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:9901")?;
-        thread::sleep(Duration::from_secs(3));
-        drop(listener);
-        Ok(())
-    });
-    thread::sleep(Duration::from_millis(200));
+    let taken = node.host().run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9901")?))?;
     check("port taken", node.daemon_command(), &["9901"])?;
-    busy.join().ok().context("the listener")??;
+    drop(taken);
 
     // `nsenter` itself needs the rights: they are dropped behind it.
     let daemon = node.daemon_command();

@@ -36,7 +36,7 @@ pub(super) fn trials() -> Vec<Trial> {
 fn keep(name: &str, mut lab: Lab) -> Result<()> {
     lab.serve_examples()?;
     let (host, path) = ("foo.bar.com", "/bar");
-    let load = Load::start_with(&lab, host, path, CONNECTIONS, RATE, Habit::MANY)?;
+    let mut load = Load::start_with(&lab, host, path, CONNECTIONS, RATE, Habit::MANY)?;
     let start = Instant::now();
     let step = |lab: &Lab, what: &str, load: &Load| -> Result<()> {
         thread::sleep(SETTLE);
@@ -81,6 +81,15 @@ fn keep(name: &str, mut lab: Lab) -> Result<()> {
         step(&lab, "the owner returns", &load)?;
     }
 
+    for node in lab.nodes() {
+        upgrade(&lab, node, &load)?;
+        // What the old daemon closed in good order comes again: always as many for the next one.
+        let hold = load.report().hold;
+        let missing = (CONNECTIONS + hold.closed()).saturating_sub(hold.held.len());
+        load.hold_more(&lab, host, path, missing.next_multiple_of(2))?;
+        step(&lab, &format!("the daemon of {} is replaced", node.name()), &load)?;
+    }
+
     let report = load.finish()?;
     println!(
         "{name}: all of it in {:.0?}, {} requests in held connections",
@@ -117,4 +126,18 @@ fn back(node: &Node, load: &Load) -> Result<()> {
     let since = Instant::now();
     node.undrain()?;
     load.wait_for_node(node, since, FOLLOWED).map(drop)
+}
+
+/// As a rolling update of the DaemonSet does it: `SIGTERM`, the daemon drains and ends, the new one starts.
+fn upgrade(lab: &Lab, node: &Node, load: &Load) -> Result<()> {
+    if lab.is_routed() {
+        lab.route_vips(&lab.nodes().iter().filter(|other| other.name() != node.name()).collect::<Vec<_>>())?;
+    }
+    node.begin_stop()?;
+    let status = node.wait_stopped(FOLLOWED)?;
+    ensure!(status.success(), "{}: {status}", node.name());
+    let since = Instant::now();
+    node.start_daemon()?;
+    load.wait_for_node(node, since, FOLLOWED)?;
+    spread(lab)
 }
