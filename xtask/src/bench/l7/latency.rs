@@ -45,7 +45,12 @@ fn latencies(proxy: &Proxy) -> Result<Vec<f64>> {
     drop(fs::remove_file(&log));
     let mut h2load = on_peers_core("h2load");
     h2load.args(["--h1", "-t1", &format!("-c{CONNECTIONS}"), &format!("--rps={RATE_OF_EACH}")]);
-    h2load.args(["-n", &(CONNECTIONS * RATE_OF_EACH * SECONDS).to_string(), "-H", &format!("Host: {HOST}")]);
+    h2load.args([
+        "-n",
+        &(CONNECTIONS * RATE_OF_EACH * SECONDS).to_string(),
+        "-H",
+        &format!(":authority: {HOST}"),
+    ]);
     h2load.arg(format!("--log-file={}", log.display())).arg(format!("http://{}/small", proxy.http));
     process::output(&mut h2load)?;
     let text = fs::read_to_string(&log).with_context(|| format!("h2load wrote no {}", log.display()))?;

@@ -214,7 +214,8 @@ fn haproxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<Proxy
         format!(
             "global
   nbthread 1
-  maxconn 32768
+  no strict-limits
+  maxconn 12000
   tune.pipesize 262144
   tune.ssl.default-dh-param 2048
   log stdout len 8192 format raw local0
