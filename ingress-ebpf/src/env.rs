@@ -302,8 +302,15 @@ impl Tables for Kernel {
 }
 
 impl Kernel {
+    /// For functions that look up no socket.
     #[inline(always)]
-    fn take(&self, budget: Option<*mut WalkBudget>, cost_ns: u64, burst_ns: u64) -> bool {
+    pub(crate) fn without_context() -> Self {
+        Self { ctx: ptr::null_mut(), is_question: false }
+    }
+
+    /// Takes one out of a budget of this CPU, as [`charge`] computes it. False: none left.
+    #[inline(always)]
+    pub(crate) fn take(&self, budget: Option<*mut WalkBudget>, cost_ns: u64, burst_ns: u64) -> bool {
         let Some(budget) = budget else { return true };
         // SAFETY: this CPU's own value; programs are not interrupted by themselves on one CPU.
         let paid_until = unsafe { &mut (*budget).paid_until_ns };
@@ -340,9 +347,7 @@ fn add(count: Option<*mut Count>, verdict: &Verdict, bytes: usize) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn choose_node(hash: u32, question: u32) -> u32 {
-    // No socket is looked up here, so no context is needed.
-    let kernel = Kernel { ctx: ptr::null_mut(), is_question: false };
-    u32::from(choose(&kernel, hash, Question::from_number(question)).0)
+    u32::from(choose(&Kernel::without_context(), hash, Question::from_number(question)).0)
 }
 
 /// The same for a question.

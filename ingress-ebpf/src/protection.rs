@@ -8,7 +8,7 @@ use core::mem;
 use aya_ebpf::{
     bindings::{bpf_fib_lookup as Lookup, xdp_md},
     btf_maps::lpm_trie::Key,
-    helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns, bpf_sk_release, bpf_tcp_gen_syncookie},
+    helpers::generated::{bpf_fib_lookup, bpf_sk_release, bpf_tcp_gen_syncookie},
     programs::XdpContext,
 };
 use ingress_common::{
@@ -69,8 +69,7 @@ pub(crate) fn guard(vip: VipId, flags: u16, source: Ip6, opens_flow: bool) -> Re
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn guard_vip(vip: u32, high: u64, low: u64, opens_flow: u32) -> u32 {
-    // No socket is looked up here, so no context is needed.
-    let kernel = Kernel { ctx: core::ptr::null_mut(), is_question: false };
+    let kernel = Kernel::without_context();
     let words = [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
     let source = Ip6(words.map(Be32::from_raw));
     ingress_common::steer::guard(&kernel, VipId((vip >> 16) as u16), vip as u16, source, opens_flow != 0)
@@ -81,16 +80,9 @@ extern "C" fn guard_vip(vip: u32, high: u64, low: u64, opens_flow: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn take_syn_of(vip: u32) -> u32 {
-    let (Some(guard), Some(budget)) = (maps::GUARDS.get(vip), maps::SYN_BUDGETS.get_ptr_mut(vip)) else {
-        return 1;
-    };
-    // SAFETY: takes nothing, only reads a clock.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: this CPU's own value; programs are not interrupted by themselves on one CPU.
-    let paid_until = unsafe { &mut (*budget).paid_until_ns };
-    let Some(paid) = charge(*paid_until, now_ns, guard.syn_cost_ns, guard.syn_burst_ns) else { return 0 };
-    *paid_until = paid;
-    1
+    let Some(guard) = maps::GUARDS.get(vip) else { return 1 };
+    let budget = maps::SYN_BUDGETS.get_ptr_mut(vip);
+    u32::from(Kernel::without_context().take(budget, guard.syn_cost_ns, guard.syn_burst_ns))
 }
 
 /// What [`cookie4`] and [`cookie6`] return has this bit if there is a cookie.

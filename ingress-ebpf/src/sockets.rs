@@ -105,26 +105,26 @@ fn find_socket<H: View>(
     }
     // SAFETY: not null, and valid until it is released.
     let state = unsafe { (*socket).state };
-    // What is closed waits for its peer's FIN to be repeated. Everything else belongs to a new flow of a client that uses its
-    // port again, which another node may have got: the kernel would swallow it here without a word.
-    if state == TIME_WAIT {
-        // SAFETY: looked up above, released once.
-        unsafe { bpf_sk_release(socket.cast()) };
-        return if flags.has(TcpFlags::FIN | TcpFlags::RST) { CONNECTION } else { LISTENER };
-    }
-    // A listener counts if the segment answers a SYN cookie that it has sent.
-    let found = state != LISTEN
-        || flags.is_plain_ack()
-            // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
-            && unsafe {
-                bpf_tcp_check_syncookie(
-                    socket.cast(),
-                    ip.cast(),
-                    size_of::<H>() as u32,
-                    tcp.cast(),
-                    size_of::<TcpHdr>() as u32,
-                )
-            } == 0;
+    let found = match state {
+        // What is closed waits for its peer's FIN to be repeated. Everything else belongs to a new flow of a client that uses
+        // its port again, which another node may have got: the kernel would swallow it here without a word.
+        TIME_WAIT => flags.has(TcpFlags::FIN | TcpFlags::RST),
+        // A listener counts if the segment answers a SYN cookie that it has sent.
+        LISTEN => {
+            flags.is_plain_ack()
+                // SAFETY: both headers lie inside the frame; the kernel reads no more than the lengths given.
+                && unsafe {
+                    bpf_tcp_check_syncookie(
+                        socket.cast(),
+                        ip.cast(),
+                        size_of::<H>() as u32,
+                        tcp.cast(),
+                        size_of::<TcpHdr>() as u32,
+                    )
+                } == 0
+        }
+        _ => true,
+    };
     // SAFETY: looked up above, released once.
     unsafe { bpf_sk_release(socket.cast()) };
     if found { CONNECTION } else { LISTENER }

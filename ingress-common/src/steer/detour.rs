@@ -24,8 +24,13 @@ pub fn detour<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex
     } else {
         ipv6(packet, tables, ifindex, &link, in_tunnel)
     };
+    nothing_else(in_tunnel, verdict)
+}
+
+/// Peers send what is for VIPs through tunnels, nothing else: a way into the node's own network it is not.
+#[inline(always)]
+pub(super) fn nothing_else(in_tunnel: bool, verdict: Verdict) -> Verdict {
     if in_tunnel && verdict.reason == Reason::NotOurs {
-        // Peers send what is for VIPs, nothing else: a way into the node's own network it is not.
         return Verdict::other(Action::Drop, Reason::DropTunnel);
     }
     verdict

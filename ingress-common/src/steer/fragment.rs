@@ -7,6 +7,7 @@ use crate::packet::eth::{Link, ethertype};
 use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::{FragmentHdr, Ipv6Hdr, next_header, skip_extensions};
 
+use super::detour::nothing_else;
 use super::tcp::{At, Family, V4, V6};
 use super::{Action, HOP_STEERED, Reason, Tables, Verdict, hand_over, ready, tcp};
 
@@ -25,10 +26,7 @@ pub fn fragment<P: Packet + ?Sized, T: Tables>(
     } else {
         fragment6(packet, tables, config, &link, ifindex, in_tunnel)
     };
-    if in_tunnel && verdict.reason == Reason::NotOurs {
-        return Verdict::other(Action::Drop, Reason::DropTunnel);
-    }
-    verdict
+    nothing_else(in_tunnel, verdict)
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@ use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::{Ipv6Hdr, next_header};
 use crate::packet::tcp::{PROTO, Ports};
 
+use super::detour::nothing_else;
 use super::tcp::{At, Quote, Tuple, V4, V6, follow};
 use super::{Action, Reason, Tables, Verdict, ready};
 
@@ -52,10 +53,7 @@ pub fn icmp<P: Packet + ?Sized, T: Tables>(
     } else {
         icmp6(packet, tables, config, &link, ifindex, in_tunnel)
     };
-    if in_tunnel && verdict.reason == Reason::NotOurs {
-        return Verdict::other(Action::Drop, Reason::DropTunnel);
-    }
-    verdict
+    nothing_else(in_tunnel, verdict)
 }
 
 #[inline(always)]

@@ -10,8 +10,9 @@ use std::{
 };
 
 use crate::abi::{
-    Addr, Config, FlowSet, Fragment, FragmentKey, Guard, Ip4, Ip6, MAX_NODES, Mac, Node, NodeIndex, RuleKey,
-    SLOT_TABLES, SLOTS_LEN, Slot, SourceKey, Tunnel, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
+    ABI_VERSION, Addr, Be16, Config, FlowSet, Fragment, FragmentKey, Guard, Ip4, Ip6, MAX_NODES, Mac, Node,
+    NodeIndex, RuleKey, SLOT_TABLES, SLOTS_LEN, Slot, SourceKey, Tunnel, TunnelEndKey, Uplink, Vip, VipId,
+    VipKey4, VipKey6,
 };
 
 use crate::hash::FlowHash;
@@ -130,6 +131,25 @@ impl Memory {
     /// A fresh node: empty maps, no sockets.
     pub fn new() -> Self {
         Self::with_slots(SLOTS_LEN)
+    }
+
+    /// A node that owns 1.1.1.1 and 101:101:101:101:101:101:101:101, where TCP port 80 is served, with interface 1 and one
+    /// peer, which takes all new flows.
+    pub fn with_one_peer(mac: Mac) -> Self {
+        let mut world = Self::with_slots(1);
+        world.config = Config { abi_version: ABI_VERSION, own_node: NodeIndex(0), ..Config::default() };
+        world.config.uplinks[0] = Uplink { ifindex: 1, mac, reserved: 0 };
+        let (ip4, ip6) = (Ip4::new(0x0101_0101), Ip6([Ip4::new(0x0101_0101); 4]));
+        world.vips4.insert(VipKey4 { addr: ip4, port: Be16::new(80), proto: 6 }, Vip::default());
+        world.vips6.insert(VipKey6 { addr: ip6, port: Be16::new(80), proto: 6 }, Vip::default());
+        world.addrs4.insert(ip4, Addr { flags: Addr::OWNER });
+        world.addrs6.insert(ip6, Addr { flags: Addr::OWNER });
+        world.nodes[0].flags = Node::ALIVE;
+        world.nodes[1] = Node { flags: Node::ALIVE | Node::WAY, ifindex: 1, ..Node::default() };
+        let mut slot = Slot::EMPTY;
+        slot.order[0] = NodeIndex(1);
+        world.slots[0].fill(slot);
+        world
     }
 
     /// As [`Self::new`], with shorter slot tables: cheaper where many nodes are simulated.

@@ -28,6 +28,14 @@ pub(super) struct At {
     pub(super) in_tunnel: bool,
 }
 
+impl At {
+    /// A peer has handed it over, through a tunnel or on the same link. The hop limit spares most packets the look.
+    #[inline(always)]
+    fn is_from_peer<T: Tables>(&self, tables: &T, link: &Link) -> bool {
+        self.in_tunnel || self.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some()
+    }
+}
+
 /// Addresses and ports of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple<A> {
@@ -120,7 +128,7 @@ pub(super) fn steer<F: Family, P: Packet + ?Sized, T: Tables>(
         return Verdict { vip, ..Verdict::other(Action::Drop, Reason::DropImpossibleFlags) };
     }
 
-    let from_peer = at.in_tunnel || at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
+    let from_peer = at.is_from_peer(tables, link);
     if protection & Vip::GUARDED != 0 && !from_peer {
         let reason = tables.guard(vip, protection, F::wide(src), flags.is_new_flow());
         if reason != Reason::NotOurs {
@@ -161,7 +169,7 @@ pub(super) fn follow<F: Family, P: Packet + ?Sized, T: Tables>(
     quote: &Quote,
 ) -> Verdict {
     let Some(vip) = F::vip(tables, &tuple) else { return Verdict::NOT_OURS };
-    let from_peer = at.in_tunnel || at.hop_limit <= HOP_STEERED && tables.peer(link.src).is_some();
+    let from_peer = at.is_from_peer(tables, link);
     let hash = F::hash(&config.flow_key, &tuple);
     let steering = Steering::<F, T> { tables, config, at, tuple, vip: vip.id, hash, from_peer };
     if steering.uses_memory()

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 
 use super::memory::Memory;
 use super::*;
-use crate::abi::{Addr, Be16, Config, Ip4, Ip6, Node, Slot, Uplink, Vip, VipKey4, VipKey6};
 
 const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 
@@ -28,20 +27,7 @@ fn frames() -> [Vec<u8>; 4] {
 }
 
 fn world() -> Memory {
-    let mut world = Memory::with_slots(1);
-    world.config = Config { abi_version: ABI_VERSION, own_node: NodeIndex(0), ..Config::default() };
-    world.config.uplinks[0] = Uplink { ifindex: 1, mac: MAC, reserved: 0 };
-    let (ip4, ip6) = (Ip4::new(0x0101_0101), Ip6([Ip4::new(0x0101_0101); 4]));
-    world.vips4.insert(VipKey4 { addr: ip4, port: Be16::new(80), proto: 6 }, Vip::default());
-    world.vips6.insert(VipKey6 { addr: ip6, port: Be16::new(80), proto: 6 }, Vip::default());
-    world.addrs4.insert(ip4, Addr { flags: Addr::OWNER });
-    world.addrs6.insert(ip6, Addr { flags: Addr::OWNER });
-    world.nodes[0].flags = Node::ALIVE;
-    world.nodes[1] = Node { flags: Node::ALIVE | Node::WAY, ifindex: 1, ..Node::default() };
-    let mut slot = Slot::EMPTY;
-    slot.order[0] = NodeIndex(1);
-    world.slots[0].fill(slot);
-    world
+    Memory::with_one_peer(MAC)
 }
 
 #[test]

@@ -139,7 +139,7 @@ pub(crate) fn desired(input: &Input<'_>, places: &mut Places, handover: &mut Han
     place_vips(input, places, handover, &mut desired);
     let mut config = *input.behaviour;
     config.abi_version = ABI_VERSION;
-    config.segment_size = protection::segment_size(input.ways.values());
+    config.segment_size = protection::segment_size(desired.tunnelled_mtu());
     config.own_node = desired
         .placed
         .iter()

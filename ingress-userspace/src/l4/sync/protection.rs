@@ -2,13 +2,12 @@
 //! prefix says what counts. Pure, like the rest of `sync`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use ingress_common::abi::{Guard, MAX_RULES, RULE_ALLOW, RULE_DENY, RuleKey, Vip, VipId};
 use ipnet::IpNet;
 use tracing::warn;
 
-use super::{Desired, Input, Way, outer};
+use super::{Desired, Input, outer};
 use crate::model::{Protection, Rate};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -88,19 +87,9 @@ fn key(id: VipId, net: IpNet) -> (u32, RuleKey) {
     (bits, RuleKey { vip: u32::from(id.0), addr: outer(net.addr()) })
 }
 
-/// The largest segment that reaches every peer, also through its tunnel.
-pub(super) fn segment_size<'a>(ways: impl Iterator<Item = &'a Way>) -> u16 {
-    let of = |way: &Way| match way {
-        Way::Tunnel { remote, mtu, .. } => {
-            let outer = match remote {
-                IpAddr::V4(_) => ingress_common::abi::Tunnel::OVERHEAD4,
-                IpAddr::V6(_) => ingress_common::abi::Tunnel::OVERHEAD6,
-            };
-            Some(mtu.saturating_sub(outer as u16 + HEADERS))
-        }
-        _ => None,
-    };
-    ways.filter_map(of).fold(SEGMENT, u16::min)
+/// The largest segment of packets of at most `mtu` bytes ([`Desired::tunnelled_mtu`]).
+pub(super) fn segment_size(mtu: Option<u16>) -> u16 {
+    mtu.map_or(SEGMENT, |mtu| SEGMENT.min(mtu.saturating_sub(HEADERS)))
 }
 
 #[cfg(test)]
