@@ -28,7 +28,7 @@ pub use problem::{Kind, ObjectRef, Problem, Reason};
 pub use rewrite::{Piece, Rewrite, Template};
 pub use route::{
     Filters, HostPattern, HostRoutes, PathMatch, PathRule, Redirect, Route, RouteTable, SourceRange,
-    SslRedirect, Target,
+    SslRedirect, Target, path_regex,
 };
 pub use shared::Shared;
 pub use upstream::{BackendTls, Balance, HashPart, TlsVersions, Upstream, VerifyBackend};

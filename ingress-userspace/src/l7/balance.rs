@@ -177,9 +177,10 @@ impl ClusterState {
         Ok(InFlight { endpoint: Rc::clone(chosen), since, limited })
     }
 
-    /// Whether there are endpoints that were not tried.
-    pub fn has_more(&self, tried: &[SocketAddr]) -> bool {
-        self.inner.borrow().endpoints.iter().any(|endpoint| !tried.contains(&endpoint.address))
+    /// Whether there are endpoints besides those that were tried and the one that has just failed.
+    pub fn has_more(&self, tried: &[SocketAddr], failed: SocketAddr) -> bool {
+        let is_left = |address| address != failed && !tried.contains(&address);
+        self.inner.borrow().endpoints.iter().any(|endpoint| is_left(endpoint.address))
     }
 
     /// An endpoint refused the connection, or broke it off without an answer. After some of these in a row it is left

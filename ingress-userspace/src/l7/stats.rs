@@ -157,8 +157,7 @@ impl Stats {
         // What an upgraded connection lasted is no latency.
         if finished.status != 101 {
             let micros = micros(finished.took);
-            let bucket = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound);
-            stats.latency[bucket.unwrap_or(LATENCY_BOUNDS.len())].add(1);
+            stats.latency[bucket(micros)].add(1);
             stats.latency_micros.add(micros);
         }
     }
@@ -207,6 +206,16 @@ impl IngressStats {
         totals.received += self.received.get();
         totals.sent += self.sent.get();
     }
+}
+
+/// The bucket of a latency in microseconds.
+fn bucket(micros: u64) -> usize {
+    LATENCY_BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(LATENCY_BOUNDS.len())
+}
+
+/// The place of a time in [`Buckets`].
+pub fn bucket_of(time: Duration) -> usize {
+    bucket(micros(time))
 }
 
 fn micros(time: Duration) -> u64 {

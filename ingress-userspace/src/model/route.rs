@@ -66,6 +66,15 @@ pub enum PathMatch {
     Prefix(String),
 }
 
+/// The most that one compiled regex may take, in bytes.
+const REGEX_SIZE_LIMIT: usize = 1 << 20;
+
+/// The regex of a [`PathMatch::Regex`]; requests' paths are compared as the bytes of their normal form.
+pub fn path_regex(pattern: &str) -> Result<regex::bytes::Regex, regex::Error> {
+    let mut builder = regex::bytes::RegexBuilder::new(pattern);
+    builder.case_insensitive(true).unicode(false).size_limit(REGEX_SIZE_LIMIT).build()
+}
+
 /// What happens to the requests of one rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {

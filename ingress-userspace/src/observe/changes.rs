@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::l7::stats::{Buckets, LATENCY_BOUNDS};
+use crate::l7::stats::{Buckets, bucket_of};
 
 /// How much was translated for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,7 @@ impl Changes {
             Scope::Everything => &mut self.everything,
             Scope::Endpoints => &mut self.endpoints,
         };
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound);
-        of.times[bucket.unwrap_or(LATENCY_BOUNDS.len())] += 1;
+        of.times[bucket_of(took)] += 1;
         of.seconds += took.as_secs_f64();
     }
 

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 
 pub(super) use body_size::DEFAULT as DEFAULT_BODY_LIMIT;
@@ -203,6 +204,18 @@ fn passthrough(reader: &mut Reader<'_>, has_rules: bool) -> bool {
     wanted && has_rules
 }
 
+/// Why an annotation names no Secret that may be used.
+enum NoSecret {
+    /// It is in another namespace.
+    Elsewhere,
+    /// There is none of this name, or it may not be read.
+    Missing(String),
+}
+
+impl NoSecret {
+    const ELSEWHERE: (&str, &str) = ("is in another namespace", "copy the Secret next to the Ingress");
+}
+
 /// The annotations that no group has taken yet.
 struct Reader<'a> {
     reference: &'a ObjectRef,
@@ -231,15 +244,27 @@ impl Reader<'_> {
 
     /// Takes a number from 0; `None` if it is absent or not one.
     fn number(&mut self, name: &'static str) -> Option<u32> {
-        let value = self.values.remove(name)?;
-        // More than a day of seconds, or that many tries, is a mistake, and would overflow somewhere later.
-        let number = value.trim().parse().ok().filter(|number| *number <= 1_000_000);
-        if number.is_none() {
-            let message =
-                format!("`{value}` is not a whole number up to 1000000; it is as if it were absent");
-            self.problem(name, Reason::InvalidValue, message, "write digits only, without a unit");
+        whole_number(self.values.remove(name)?)
+            .map_err(|(message, hint)| self.problem(name, Reason::InvalidValue, message, hint))
+            .ok()
+    }
+
+    /// The same for an annotation of our own.
+    fn own_number(&mut self, name: &'static str) -> Option<u32> {
+        whole_number(self.own.remove(name)?)
+            .map_err(|(message, hint)| self.own_problem(name, message, hint))
+            .ok()
+    }
+
+    /// The Secret that an annotation names (`NAME` or `NAMESPACE/NAME`). Of the Ingress's own namespace: nobody shall get at
+    /// another's Secrets by naming them.
+    fn secret<'o>(&self, objects: &'o Objects, text: &str) -> Result<&'o Arc<Secret>, NoSecret> {
+        let own = &self.reference.namespace;
+        let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+        if namespace != own {
+            return Err(NoSecret::Elsewhere);
         }
-        number
+        objects.secrets.get(own, name).ok_or_else(|| NoSecret::Missing(format!("{own}/{name}")))
     }
 
     /// Something is wrong with an annotation of our own.
@@ -257,4 +282,14 @@ impl Reader<'_> {
             hint,
         );
     }
+}
+
+/// The number, or what is wrong and what to do.
+fn whole_number(text: &str) -> Result<u32, (String, &'static str)> {
+    // More than a day of seconds, or that many tries, is a mistake, and would overflow somewhere later.
+    let number = text.trim().parse().ok().filter(|number| *number <= 1_000_000);
+    number.ok_or_else(|| {
+        let message = format!("`{text}` is not a whole number up to 1000000; it is as if it were absent");
+        (message, "write digits only, without a unit")
+    })
 }

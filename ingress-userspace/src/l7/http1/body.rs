@@ -80,10 +80,7 @@ impl Body {
             Body::Length(left) => {
                 let taken = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 payload(&bytes[..taken]);
-                *left -= taken as u64;
-                if *left == 0 {
-                    *self = Body::Done;
-                }
+                self.passed(taken);
                 Ok(taken)
             }
             Body::Chunked(chunks) => {

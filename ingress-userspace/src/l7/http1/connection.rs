@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::access_log::{Finished, Notes, UpstreamPart};
 use super::super::balance::{Choice, ClusterState, InFlight};
 use super::super::head::ConnectionInfo;
-use super::super::stats::IngressSlot;
+use super::super::stats::{IngressSlot, Stats};
 use super::super::upstream::transport::Transport;
 use super::body::Body;
 use super::config::Patience;
@@ -193,6 +193,13 @@ impl Exchange {
             upstream_keeps: false,
             account: Account::default(),
         }
+    }
+
+    /// `count` bytes of the request's body, or behind it, have come.
+    pub(super) fn note_upload(&mut self, count: usize, stats: &Stats) {
+        self.streamed = true;
+        self.account.received += count as u64;
+        stats.bytes_in.add(count as u64);
     }
 
     /// The endpoint did not do what it should.

@@ -141,9 +141,8 @@ impl Core {
     /// was done.
     pub(super) fn try_another(&mut self, id: Id, exchange: &mut Exchange, cause: Cause) -> Option<Next> {
         let failed = exchange.in_flight.as_ref()?.address();
-        exchange.tried.push(failed);
-        let another = exchange.cluster.as_ref().is_some_and(|cluster| cluster.has_more(&exchange.tried));
-        exchange.tried.pop();
+        let another =
+            exchange.cluster.as_ref().is_some_and(|cluster| cluster.has_more(&exchange.tried, failed));
         if !another || !may_go_on(exchange, cause) {
             return None;
         }

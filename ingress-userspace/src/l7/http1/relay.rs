@@ -72,13 +72,10 @@ impl Core {
                 match moved {
                     Received::Data(count) => {
                         exchange.upload.passed(count);
-                        exchange.streamed = true;
-                        exchange.account.received += count as u64;
-                        self.worker.stats.bytes_in.add(count as u64);
-                        if self.is_too_slow(exchange, count) {
-                            return Some(self.fail(id, exchange, &Answer::REQUEST_TIMEOUT));
+                        exchange.note_upload(count, &self.worker.stats);
+                        if let Some(next) = self.upload_goes_on(id, exchange, count) {
+                            return Some(next);
                         }
-                        self.wait_anew(id, exchange);
                         continue;
                     }
                     Received::Nothing => return None,
@@ -90,10 +87,8 @@ impl Core {
                 Received::Nothing => return None,
                 Received::End | Received::Broken => return Some(Next::Close),
             };
-            self.worker.stats.bytes_in.add(count as u64);
-            exchange.account.received += count as u64;
+            exchange.note_upload(count, &self.worker.stats);
             let bytes = &self.scratch[..count];
-            exchange.streamed = true;
             let Ok((taken, payload)) = exchange.upload.take_measured(bytes) else {
                 return Some(self.fail(id, exchange, &Answer::bad_request(Refusal::Chunk.to_string())));
             };
@@ -105,11 +100,19 @@ impl Core {
             if upstream.link.send(&bytes[..taken], &[]).is_err() {
                 exchange.upload_broken = true;
             }
-            if self.is_too_slow(exchange, taken) {
-                return Some(self.fail(id, exchange, &Answer::REQUEST_TIMEOUT));
+            if let Some(next) = self.upload_goes_on(id, exchange, taken) {
+                return Some(next);
             }
-            self.wait_anew(id, exchange);
         }
+        None
+    }
+
+    /// `count` bytes of the body have gone on. `None`: more may come.
+    fn upload_goes_on(&mut self, id: Id, exchange: &mut Exchange, count: usize) -> Option<Next> {
+        if self.is_too_slow(exchange, count) {
+            return Some(self.fail(id, exchange, &Answer::REQUEST_TIMEOUT));
+        }
+        self.wait_anew(id, exchange);
         None
     }
 

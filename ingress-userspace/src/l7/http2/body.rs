@@ -26,8 +26,6 @@ pub struct Progress {
     pub(super) activity: Rc<Activity>,
     /// The client owes us the next piece; else the endpoint has to read or to answer.
     pub(super) client_owes: Cell<bool>,
-    /// How much of it has come.
-    pub(super) received: Cell<u64>,
     /// How much of the body may still come; `None`: too much has.
     pub(super) room: Cell<Option<u64>>,
 }
@@ -76,7 +74,6 @@ impl Body for RequestBody {
         if let Some(Ok(frame)) = &frame {
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
             stats.bytes_in.add(length);
-            progress.received.set(progress.received.get() + length);
             progress.room.set(progress.room.get().and_then(|room| room.checked_sub(length)));
             if progress.room.get().is_none() {
                 return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));

@@ -123,7 +123,6 @@ async fn forward(
         last: Cell::new(Instant::now()),
         activity: Rc::clone(&stream.0),
         client_owes: Cell::new(false),
-        received: Cell::new(0),
         room: Cell::new(Some(plan.body_limit)),
     });
     let body = if body.is_end_stream() {
@@ -132,9 +131,8 @@ async fn forward(
         RequestBody::Streamed { body, progress: Rc::clone(&progress), stats: Arc::clone(&http2.worker.stats) }
     };
     // A request without a body may be sent again as it is, if its method allows that (RFC 9110 9.2.2).
-    let replayable =
-        matches!(body, RequestBody::Empty) && parts.method.is_idempotent() && handshake.is_none();
     let is_whole = matches!(body, RequestBody::Empty) && handshake.is_none();
+    let replayable = is_whole && parts.method.is_idempotent();
     let again = || -> Result<_, Answer> {
         let target = head::target(parts)?;
         let transport = plan.transport.as_deref();
@@ -150,8 +148,9 @@ async fn forward(
         let is_idempotent = parts.method.is_idempotent();
         let attempt = Attempt { tried, started: Some(started), is_idempotent, is_whole };
         let allowed = retry::allowed(&plan.forwarding.retry, cause, attempt, &plan.cluster.budget);
+        let another = allowed && plan.cluster.has_more(tried, failed);
         tried.push(failed);
-        allowed && plan.cluster.has_more(tried)
+        another
     };
     loop {
         let (picked, mut sender, reused) = reach(http2, &plan, started, &mut tried).await?;

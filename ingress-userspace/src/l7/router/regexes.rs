@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexSet, RegexSetBuilder};
 
 use super::RouteEntry;
-use crate::model::{PathMatch, PathRule, Route};
+use crate::model::{PathMatch, PathRule, Route, path_regex};
 
 /// The most that a set of regexes may take; a greater one is tried one by one.
 const SIZE_LIMIT: usize = 10 << 20;
@@ -24,8 +24,7 @@ impl Regexes {
         let mut patterns = Vec::new();
         for rule in rules {
             let PathMatch::Regex(pattern) = &rule.path else { continue };
-            let built = RegexBuilder::new(pattern).case_insensitive(true).unicode(false).build();
-            let Ok(regex) = built else { continue };
+            let Ok(regex) = path_regex(pattern) else { continue };
             let regex = Arc::new(regex);
             let mut entry = entry(&rule.route);
             entry.regex = Some(Arc::clone(&regex));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
@@ -93,7 +93,7 @@ fn client(
         TlsVersions::Tls12 => &[&version::TLS12],
         TlsVersions::Tls13 => &[&version::TLS13],
     };
-    let verifier = Verifier::new(tls.verify.as_ref(), Arc::clone(&provider));
+    let verifier = Verifier::new(tls.verify.as_ref(), provider.signature_verification_algorithms);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .dangerous()
@@ -118,11 +118,11 @@ fn client(
 struct Verifier {
     /// Roots, and the most certificates between them and the backend's.
     anchors: Option<(Vec<TrustAnchor<'static>>, usize)>,
-    provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    fn new(verify: Option<&VerifyBackend>, provider: Arc<CryptoProvider>) -> Self {
+    fn new(verify: Option<&VerifyBackend>, algorithms: WebPkiSupportedAlgorithms) -> Self {
         let anchors = verify.map(|VerifyBackend { ca, depth }| {
             let anchor = |der: &Vec<u8>| {
                 let der = CertificateDer::from(der.as_slice());
@@ -130,7 +130,7 @@ impl Verifier {
             };
             (ca.iter().filter_map(anchor).collect(), usize::from(*depth))
         });
-        Self { anchors, provider }
+        Self { anchors, algorithms }
     }
 }
 
@@ -156,7 +156,7 @@ impl ServerCertVerifier for Verifier {
         };
         certificate
             .verify_for_usage(
-                self.provider.signature_verification_algorithms.all,
+                self.algorithms.all,
                 anchors,
                 intermediates,
                 now,
@@ -175,8 +175,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -185,11 +184,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use super::Reader;
+use super::{NoSecret, Reader};
 use crate::model::{ClientAuth, Reason, VerifyClient};
 use crate::source::Objects;
 
@@ -68,18 +68,15 @@ type Lists = (Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// Roots and revocation lists of the Secret.
 fn authorities(reader: &mut Reader<'_>, text: &str, objects: &Objects) -> Result<Lists, ()> {
-    let own = reader.reference.namespace.clone();
-    let (namespace, name) = text.split_once('/').unwrap_or((&own, text));
-    let read = match objects.secrets.get(namespace, name).filter(|_| namespace == own) {
-        Some(secret) => lists(secret),
-        None if namespace != own => Err((
-            Reason::InvalidValue,
-            "is in another namespace".to_owned(),
-            "copy the Secret next to the Ingress",
-        )),
-        None => Err((
+    let read = match reader.secret(objects, text) {
+        Ok(secret) => lists(secret),
+        Err(NoSecret::Elsewhere) => {
+            let (message, hint) = NoSecret::ELSEWHERE;
+            Err((Reason::InvalidValue, message.to_owned(), hint))
+        }
+        Err(NoSecret::Missing(name)) => Err((
             Reason::NotFound,
-            format!("Secret {namespace}/{name} does not exist, or may not be read"),
+            format!("Secret {name} does not exist, or may not be read"),
             "create a Secret that has ca.crt",
         )),
     };

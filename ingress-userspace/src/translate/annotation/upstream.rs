@@ -1,6 +1,6 @@
-//! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`, and our own `max-requests` and `slow-start` (seconds): how endpoints are chosen and spoken to. Has no
-//! twin among the filters: `l7::upstream` and `l7::balance` act on it. What was to check the backend's certificate and
-//! cannot locks the Ingress.
+//! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`, and our own `max-requests` and `slow-start`
+//! (seconds): how endpoints are chosen and spoken to. Has no twin among the filters: `l7::upstream` and `l7::balance` act on
+//! it. What was to check the backend's certificate and cannot locks the Ingress.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::Reader;
+use super::{NoSecret, Reader};
 use crate::model::{BackendTls, Balance, HashPart, Reason, TlsVersions, Upstream, VerifyBackend};
 use crate::source::Objects;
 use crate::translate::secret;
@@ -37,22 +37,11 @@ pub(super) fn read(reader: &mut Reader<'_>, objects: &Objects) -> Result<Option<
         }
     };
     let tls = if is_tls { Some(Arc::new(tls?)) } else { None };
-    let max_requests = own_number(reader, "max-requests").and_then(NonZeroU32::new);
-    let slow_start = own_number(reader, "slow-start").filter(|seconds| *seconds > 0);
+    let max_requests = reader.own_number("max-requests").and_then(NonZeroU32::new);
+    let slow_start = reader.own_number("slow-start").filter(|seconds| *seconds > 0);
     let slow_start = slow_start.map(|seconds| Duration::from_secs(u64::from(seconds)));
     let upstream = Upstream { http2, tls, balance, max_requests, slow_start };
     Ok((upstream != Upstream::default()).then(|| Arc::new(upstream)))
-}
-
-/// A number of one of our own annotations; 0 is as if it were absent.
-fn own_number(reader: &mut Reader<'_>, name: &'static str) -> Option<u32> {
-    let text = reader.own.remove(name)?;
-    let number = text.trim().parse().ok().filter(|number| *number <= 1_000_000);
-    if number.is_none() {
-        let message = format!("`{text}` is not a whole number up to 1000000; it is as if it were absent");
-        reader.own_problem(name, message, "write digits only, without a unit");
-    }
-    number
 }
 
 fn balance(reader: &mut Reader<'_>) -> Balance {
@@ -159,23 +148,21 @@ fn tls(reader: &mut Reader<'_>, objects: &Objects) -> Result<BackendTls, ()> {
         }
         return Ok(BackendTls { name, server_name, versions, ..BackendTls::default() });
     };
-    let own = reader.reference.namespace.clone();
-    let (namespace, secret_name) = secret.split_once('/').unwrap_or((&own, secret));
+    let found = reader.secret(objects, secret);
     let mut refuse = |reason, message: String, hint: &str| {
         reader.problem(SECRET, reason, format!("{message}; requests get 503"), hint);
         Err(())
     };
-    if namespace != own {
-        return refuse(
-            Reason::InvalidValue,
-            "is in another namespace".into(),
-            "copy the Secret next to the Ingress",
-        );
-    }
-    let Some(object) = objects.secrets.get(namespace, secret_name) else {
-        let message =
-            format!("Secret {namespace}/{secret_name} does not exist, or is not of type kubernetes.io/tls");
-        return refuse(Reason::NotFound, message, "create it with tls.crt, tls.key and ca.crt");
+    let object = match found {
+        Ok(object) => object,
+        Err(NoSecret::Elsewhere) => {
+            let (message, hint) = NoSecret::ELSEWHERE;
+            return refuse(Reason::InvalidValue, message.to_owned(), hint);
+        }
+        Err(NoSecret::Missing(name)) => {
+            let message = format!("Secret {name} does not exist, or is not of type kubernetes.io/tls");
+            return refuse(Reason::NotFound, message, "create it with tls.crt, tls.key and ca.crt");
+        }
     };
     let pair = match secret::pair(object) {
         Ok(pair) => pair,

@@ -6,12 +6,9 @@ use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::model::{HostPattern, ObjectRef, PathMatch, PathRule, Reason};
+use crate::model::{HostPattern, ObjectRef, PathMatch, PathRule, Reason, path_regex};
 use crate::translate::host;
 use crate::translate::problems::Problems;
-
-/// The most that one compiled regex may take.
-const SIZE_LIMIT: usize = 1 << 20;
 
 /// A rule with what it was made of.
 pub(super) struct Written {
@@ -99,12 +96,7 @@ fn compile(path: &str) -> Result<String, String> {
         }
         pattern.push(')');
     }
-    let built = regex::bytes::RegexBuilder::new(&pattern)
-        .case_insensitive(true)
-        .unicode(false)
-        .size_limit(SIZE_LIMIT)
-        .build();
-    match built {
+    match path_regex(&pattern) {
         Ok(_) => Ok(pattern),
         // The last line of a syntax error says what it is; those before draw a picture of where.
         Err(error) => {
