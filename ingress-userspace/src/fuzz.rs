@@ -1,10 +1,13 @@
 //! What must hold for any bytes, for the fuzzers in `tests/fuzz` (feature `fuzzing`). Each function takes what a fuzzer
 //! made up and panics where a promise is broken that other parts of the router rely on.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::l7::head::{normalise_path, parse_authority};
 use crate::l7::live::{Compiler, Live};
 use crate::l7::router::Found;
-use crate::model::{HostPattern, PathMatch, RouteTable};
+use crate::model::{HostPattern, PathMatch, Route, RouteTable, path_regex};
 use crate::source;
 use crate::translate::{Settings, translate};
 
@@ -48,11 +51,7 @@ pub fn manifest(data: &[u8]) {
 }
 
 /// The specification's way to the rule: the most exact host, then the first path in order that matches.
-fn read_aloud<'t>(
-    table: &'t RouteTable,
-    host: &str,
-    path: &str,
-) -> Option<&'t std::sync::Arc<crate::model::Route>> {
+fn read_aloud<'t>(table: &'t RouteTable, host: &str, path: &str) -> Option<&'t Arc<Route>> {
     let wildcard = host.split_once('.').filter(|(label, _)| !label.is_empty());
     let hosts = [
         Some(HostPattern::Exact(host.to_owned())),
@@ -62,6 +61,7 @@ fn read_aloud<'t>(
     let routes = hosts.iter().flatten().find_map(|pattern| table.hosts.get(pattern));
     let matches = |rule: &PathMatch| match rule {
         PathMatch::Exact(exact) => normal(exact) == path,
+        PathMatch::Regex(pattern) => path_regex(pattern).is_ok_and(|regex| regex.is_match(path.as_bytes())),
         PathMatch::Prefix(prefix) => {
             let prefix = normal(prefix);
             let mut theirs = path.split('/');
@@ -78,5 +78,5 @@ fn read_aloud<'t>(
 
 /// A rule's path in the form in which requests are matched.
 fn normal(path: &str) -> String {
-    normalise_path(path).map_or_else(|_| path.to_owned(), |normal| normal.into_owned())
+    normalise_path(path).map_or_else(|_| path.to_owned(), Cow::into_owned)
 }

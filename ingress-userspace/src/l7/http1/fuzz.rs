@@ -1,5 +1,7 @@
 //! What must hold for any bytes of a client or a backend. See `crate::fuzz`.
 
+use std::fmt::Debug;
+
 use super::super::forwarded::RequestId;
 use super::super::head::{ConnectionInfo, HeadEdits, RequestHead, Scheme};
 use super::body::Body;
@@ -16,6 +18,23 @@ fn cut(data: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::from(at).min(data.len()), data))
 }
 
+/// What was said of the first piece holds for the whole; `same`: both end at the same place and are framed alike.
+fn pieces_agree<E: Copy + Debug + PartialEq>(
+    first: Result<Progress, E>,
+    whole: Result<Progress, E>,
+    same: bool,
+) {
+    match first {
+        Ok(Progress::Partial) => {}
+        Ok(Progress::Complete) => {
+            assert_eq!(whole, Ok(Progress::Complete));
+            assert!(same, "a complete head changed with what came behind it");
+        }
+        // Maybe for another reason: which one is seen first depends on how much is there.
+        Err(_) => assert!(whole.is_err()),
+    }
+}
+
 /// A client's bytes. The same in pieces as in one; and what goes on to the backend is one request with the same framing,
 /// one `Host` and no `Connection` but for an upgrade.
 pub fn request(data: &[u8]) {
@@ -24,15 +43,7 @@ pub fn request(data: &[u8]) {
     let (mut early, mut parsed) = (ParsedRequest::default(), ParsedRequest::default());
     let first = early.parse(&data[..at], &limits);
     let whole = parsed.parse(data, &limits);
-    match first {
-        Ok(Progress::Partial) => {}
-        Ok(Progress::Complete) => {
-            assert_eq!(whole, Ok(Progress::Complete));
-            assert_eq!((early.length, early.framing), (parsed.length, parsed.framing));
-        }
-        // Maybe for another reason: which one is seen first depends on how much is there.
-        Err(_) => assert!(whole.is_err()),
-    }
+    pieces_agree(first, whole, (early.length, early.framing) == (parsed.length, parsed.framing));
     if whole != Ok(Progress::Complete) {
         return;
     }
@@ -45,6 +56,7 @@ pub fn request(data: &[u8]) {
         host: &head.host,
         path: &head.path,
         query: head.query,
+        body_length: 0,
         headers: &ParsedHeaders { buffer: data, request: &parsed },
         connection: &connection,
     };
@@ -78,15 +90,7 @@ pub fn response(data: &[u8]) {
     let (mut early, mut parsed) = (ParsedResponse::default(), ParsedResponse::default());
     let first = early.parse(&data[..at], &limits, false);
     let whole = parsed.parse(data, &limits, false);
-    match first {
-        Ok(Progress::Partial) => {}
-        Ok(Progress::Complete) => {
-            assert_eq!(whole, Ok(Progress::Complete));
-            assert_eq!((early.length, early.framing), (parsed.length, parsed.framing));
-        }
-        // Maybe for another reason: which one is seen first depends on how much is there.
-        Err(_) => assert!(whole.is_err()),
-    }
+    pieces_agree(first, whole, (early.length, early.framing) == (parsed.length, parsed.framing));
     if whole != Ok(Progress::Complete) {
         return;
     }
