@@ -55,6 +55,14 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// Service 1 gets the pods of service 2; how long after `since` that was live.
+fn change_endpoints(world: &mut World, since: Instant) -> Result<Duration> {
+    let other: Vec<_> = world.lab.pods_of("service2").collect();
+    world.lab.declare_endpoints("service1", &other)?;
+    world.apply_changes()?;
+    world.until_served_by(("app.test.com", "/"), "service2", since)
+}
+
 fn traffic_goes_on() -> Result<()> {
     let mut world = World::start("koutage", 2)?;
     world.apply(TWO_HOSTS)?;
@@ -69,10 +77,7 @@ fn traffic_goes_on() -> Result<()> {
     world.cluster.start_api_server()?;
     let back = Instant::now();
 
-    let other: Vec<_> = world.lab.pods_of("service2").collect();
-    world.lab.declare_endpoints("service1", &other)?;
-    world.apply_changes()?;
-    let live = world.until_served_by(("app.test.com", "/"), "service2", back).context("after the outage")?;
+    let live = change_endpoints(&mut world, back).context("after the outage")?;
     let report = requests.finish()?;
     println!(
         "koutage: {} of {} requests lost while the API server was away; a change was live {:.1} s after it was back",
@@ -106,10 +111,7 @@ fn serves_from_disk() -> Result<()> {
     // And what changes is seen once the API server is back.
     world.cluster.start_api_server()?;
     let back = Instant::now();
-    let other: Vec<_> = world.lab.pods_of("service2").collect();
-    world.lab.declare_endpoints("service1", &other)?;
-    world.apply_changes()?;
-    let live = world.until_served_by(("app.test.com", "/"), "service2", back)?;
+    let live = change_endpoints(&mut world, back)?;
     println!(
         "kmemory: without an API server a daemon serves {:.1} s after its start; a change is live {:.1} s after the API \
          server is back",
@@ -133,10 +135,7 @@ fn throttles_and_hangs() -> Result<()> {
     let before = world.cluster.requests_of(ACCOUNT)?;
     world.cluster.start_api_server()?;
     let back = Instant::now();
-    let other: Vec<_> = world.lab.pods_of("service2").collect();
-    world.lab.declare_endpoints("service1", &other)?;
-    world.apply_changes()?;
-    let live = world.until_served_by(("app.test.com", "/"), "service2", back)?;
+    let live = change_endpoints(&mut world, back)?;
     thread::sleep(OUTAGE.saturating_sub(back.elapsed()));
     let count = |requests: &Requests| requests.values().sum::<usize>();
     let asked = count(&world.cluster.requests_of(ACCOUNT)?) - count(&before);

@@ -89,6 +89,11 @@ pub(super) fn rows(only: Option<&str>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The proxies in the order of a round: it turns round each time, so that none is always the first.
+fn order(round: usize) -> [usize; 3] {
+    if round.is_multiple_of(2) { [0, 1, 2] } else { [2, 1, 0] }
+}
+
 /// The median cost of each proxy.
 fn costs(workload: &Workload, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
     let step = report::Step::start(workload.name);
@@ -97,8 +102,7 @@ fn costs(workload: &Workload, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
         workload.load.put(proxy, Duration::from_secs(1))?; // fills the pools, warms the caches
     }
     for round in 0..ROUNDS {
-        let order: [usize; 3] = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
-        for index in order {
+        for index in order(round) {
             let proxy = &proxies[index];
             step.progress(&format!("round {}: {}", round + 1, proxy.name));
             let before = proxy.server.cpu()?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::load::{HOST, on_peers_core};
 use super::proxies::{self, Backend, Peers, Proxy};
-use super::{ROUNDS, Row, TARGET, UNIT, beside, median};
+use super::{ROUNDS, Row, TARGET, UNIT, beside, median, order};
 use crate::{process, report};
 
 pub(super) const NAME: &str = "200 B, 64 connections, 10 changes/s";
@@ -21,8 +21,7 @@ pub(super) fn rows(backend: &Backend) -> Result<Vec<Row>> {
     let mut costs = [const { Vec::new() }; 3];
     let mut lost = [0.0; 3];
     for round in 0..ROUNDS {
-        let order: [usize; 3] = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
-        for index in order {
+        for index in order(round) {
             let proxy = &proxies[index];
             step.progress(&format!("round {}: {}", round + 1, proxy.name));
             let before = proxy.server.cpu()?;

@@ -7,7 +7,7 @@ use ingress_tests::paths;
 
 use super::load::{HOST, on_peers_core};
 use super::proxies::Proxy;
-use super::{ROUNDS, Row, beside, median};
+use super::{ROUNDS, Row, beside, median, order};
 use crate::{process, report};
 
 pub(super) const NAME: &str = "latency at 6,400 requests/s";
@@ -21,8 +21,7 @@ pub(super) fn rows(proxies: &[Proxy; 3]) -> Result<Vec<Row>> {
     let step = report::Step::start(NAME);
     let mut measured = [const { [const { Vec::new() }; PERCENTILES.len()] }; 3];
     for round in 0..ROUNDS {
-        let order: [usize; 3] = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
-        for index in order {
+        for index in order(round) {
             step.progress(&format!("round {}: {}", round + 1, proxies[index].name));
             let latencies = latencies(&proxies[index])?;
             for (values, (_, share)) in measured[index].iter_mut().zip(PERCENTILES) {
