@@ -3,6 +3,9 @@
 //!
 //! A peer counts as up only if we hear it *and* it says that it hears this very run of ours (`echo`). So both ends of
 //! a link that is broken in one direction agree, and old datagrams that somebody replays bring nobody to life.
+//!
+//! A node that did not run for a while (a stopped process, a starved machine) must not blame its peers for it: their
+//! silence meanwhile is its own, and that they stopped hearing it says nothing of the link.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -131,6 +134,8 @@ pub(crate) struct Machine {
     timing: Timing,
     peers: BTreeMap<String, Peer>,
     last_tick: Option<Instant>,
+    /// Until when a peer that does not hear us is excused: we ourselves had been silent.
+    excused_until: Option<Instant>,
     /// Since when this node itself is declared: the start of the settling time. Before that the peers don't speak to
     /// it, and their silence says nothing.
     declared: Option<Instant>,
@@ -147,6 +152,7 @@ impl Machine {
             timing,
             peers: BTreeMap::new(),
             last_tick: None,
+            excused_until: None,
             declared: None,
             settled: false,
         }
@@ -171,6 +177,7 @@ impl Machine {
     /// Takes a heartbeat in. True if the sender does not yet know that we hear it: answer at once, so that two nodes
     /// that start find each other within a round trip instead of an interval.
     pub(crate) fn receive(&mut self, now: Instant, beat: &Beat) -> bool {
+        self.notice_stall(now);
         let Some(peer) = self.peers.get_mut(&beat.sender) else { return false };
         if peer.incarnation != Some(beat.incarnation) {
             if peer.former.contains(&beat.incarnation) {
@@ -183,6 +190,7 @@ impl Machine {
                 }
             }
             peer.sequence = 0;
+            peer.hears_us = false;
         }
         if beat.sequence <= peer.sequence {
             return false;
@@ -191,18 +199,34 @@ impl Machine {
         peer.sequence = beat.sequence;
         peer.heard = (beat.announced != Announced::Leaving).then_some(now);
         peer.announced = beat.announced;
-        peer.hears_us = beat.echo == Some(self.incarnation);
+        let is_excused = beat.echo.is_none() && self.excused_until.is_some_and(|end| now < end);
+        if !is_excused {
+            peer.hears_us = beat.echo == Some(self.incarnation);
+        }
         peer.gossips = beat.gossips;
         is_news && beat.announced != Announced::Leaving
     }
 
+    /// For how long we ourselves were kept from running, beyond what is usual.
+    fn stall(&self, now: Instant) -> Duration {
+        self.last_tick.map_or(Duration::ZERO, |last| {
+            now.saturating_duration_since(last).saturating_sub(self.timing.interval * 2)
+        })
+    }
+
+    /// After a stall the first datagrams are those of peers that had given us up. They have to hear us first: until
+    /// one beat of ours could be answered by their next one, they are what they were.
+    fn notice_stall(&mut self, now: Instant) {
+        if !self.stall(now).is_zero() {
+            self.excused_until = Some(now + self.timing.interval * 3);
+        }
+    }
+
     /// Lets time pass: silent peers go down. Call it once per interval, after all waiting datagrams were taken in.
     pub(crate) fn tick(&mut self, now: Instant) {
-        // If we ourselves were kept from running (a busy machine), the others had no chance to be heard: our own
-        // stall must not count as their silence.
-        let stall = self.last_tick.map_or(Duration::ZERO, |last| {
-            now.saturating_duration_since(last).saturating_sub(self.timing.interval * 2)
-        });
+        // The others had no chance to be heard while we did not run.
+        let stall = self.stall(now);
+        self.notice_stall(now);
         self.last_tick = Some(now);
         for peer in self.peers.values_mut() {
             if let Some(heard) = peer.heard {

@@ -138,6 +138,45 @@ fn own_stall_is_not_the_others_silence() {
 }
 
 #[test]
+fn peers_that_gave_a_stalled_node_up_stay_up_for_it() {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.steps(3);
+    world.frozen.push("a".into());
+    world.steps(20);
+    assert_eq!(world.sees("b", "a"), Liveness::Down);
+    // `a` wakes to what waits in its socket: beats of peers that hear nobody of its name.
+    let waiting: Vec<(String, Beat)> =
+        world.recorded.iter().rev().take(40).filter(|(to, beat)| to == "a" && beat.echo.is_none()).cloned().collect();
+    assert!(!waiting.is_empty());
+    world.frozen.clear();
+    world.now += INTERVAL;
+    for (to, beat) in waiting.iter().rev() {
+        world.deliver(to, beat);
+        assert_eq!(world.sees("a", &beat.sender), Liveness::Serving);
+    }
+    let now = world.now;
+    world.nodes.get_mut("a").unwrap().tick(now);
+    for _ in 0..8 {
+        assert_eq!(world.sees("a", "b"), Liveness::Serving);
+        assert_eq!(world.sees("a", "c"), Liveness::Serving);
+        world.step();
+    }
+    assert_eq!(world.sees("b", "a"), Liveness::Serving);
+}
+
+#[test]
+fn the_excuse_of_a_stall_ends() {
+    let mut world = World::new(&["a", "b"]);
+    world.steps(3);
+    world.frozen.push("a".into());
+    world.steps(20);
+    world.frozen.clear();
+    world.cut.push(("a".into(), "b".into()));
+    world.steps(6);
+    assert_eq!(world.sees("a", "b"), Liveness::Down, "b can't hear a: both ends say so");
+}
+
+#[test]
 fn replayed_heartbeats_wake_nobody() {
     let mut world = World::new(&["a", "b"]);
     world.steps(3);
