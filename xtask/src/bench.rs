@@ -69,17 +69,44 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::L4 | What::Control => build::run()?,
     }
     report::heading("bench");
-    let rows = match args.what {
-        What::L4 => l4::rows()?,
-        What::L7 => l7::rows(args.only.as_deref())?,
-        What::Control => control::rows()?,
-    };
-    print!("{}", table(&rows));
+    let mut rows = Rows::default();
+    match args.what {
+        What::L4 => rows.add("l4", l4::rows()),
+        What::L7 => l7::rows(args.only.as_deref(), &mut rows)?,
+        What::Control => rows.add("control", control::rows()),
+    }
+    print!("{}", table(&rows.measured));
     if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&rows)?;
+        let json = serde_json::to_string_pretty(&rows.measured)?;
         fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     }
+    ensure!(rows.failed.is_empty(), "not measured: {}", rows.failed.join(", "));
     Ok(())
+}
+
+/// What was measured so far. A measurement that fails costs its own rows only.
+#[derive(Default)]
+struct Rows {
+    measured: Vec<Row>,
+    failed: Vec<String>,
+}
+
+impl Rows {
+    /// Takes the rows of one measurement in, and shows them.
+    fn add(&mut self, name: &str, rows: Result<impl IntoIterator<Item = Row>>) {
+        match rows {
+            Ok(rows) => {
+                for row in rows {
+                    report::note(&format!("{:.2}  {}", row.ratio, row.name));
+                    self.measured.push(row);
+                }
+            }
+            Err(error) => {
+                report::note(&format!("{name}: {error:#}"));
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
 }
 
 /// A row as a measuring program prints it.
@@ -135,6 +162,16 @@ mod tests {
         assert_eq!(Row::new("hit", 70.0, 100.0, "ns", Some(0.7)).ok, Some(true));
         assert_eq!(Row::new("hit", 71.0, 100.0, "ns", Some(0.7)).ok, Some(false));
         assert_eq!(Row::new("hit", 71.0, 100.0, "ns", None).ok, None);
+    }
+
+    #[test]
+    fn a_failed_measurement_costs_its_own_rows_only() {
+        let mut rows = Rows::default();
+        rows.add("one", Ok([Row::new("hit", 1.0, 2.0, "ns", None)]));
+        rows.add("two", Err::<[Row; 0], _>(anyhow::anyhow!("no backend")));
+        rows.add("three", Ok([Row::new("miss", 1.0, 2.0, "ns", None)]));
+        assert_eq!(rows.measured.len(), 2);
+        assert_eq!(rows.failed, ["two"]);
     }
 
     #[test]

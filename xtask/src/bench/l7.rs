@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Row;
+use super::{Row, Rows};
 use crate::report;
 use load::Load;
 use proxies::{Peers, Proxy};
@@ -63,30 +63,28 @@ const WORKLOADS: [Workload; 15] = [
     row("WebSocket echo, 64 connections", Load::WebSocket { connections: 64 }, TARGET),
 ];
 
-/// All rows whose name contains `only`.
-pub(super) fn rows(only: Option<&str>) -> Result<Vec<Row>> {
+/// Measures all whose name contains `only`.
+pub(super) fn rows(only: Option<&str>, rows: &mut Rows) -> Result<()> {
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let backend = proxies::backend()?;
     let proxies = proxies::all(&backend, Peers::Still)?;
-    let mut rows = Vec::new();
-    for workload in WORKLOADS.iter().filter(|workload| wanted(workload.name)) {
-        let costs = costs(workload, &proxies)?;
-        rows.extend(beside(workload.name, costs, UNIT, Some(workload.target)));
+    for Workload { name, load, target } in WORKLOADS.iter().filter(|workload| wanted(workload.name)) {
+        rows.add(name, costs(name, *load, &proxies).map(|costs| beside(name, costs, UNIT, Some(*target))));
     }
     if wanted(latency::NAME) {
-        rows.extend(latency::rows(&proxies)?);
+        rows.add(latency::NAME, latency::rows(&proxies));
     }
     drop(proxies);
     if wanted(idle::NAME) {
-        rows.extend(idle::rows(&backend)?);
+        rows.add(idle::NAME, idle::rows(&backend));
     }
     if wanted(instructions::NAME) {
-        rows.extend(instructions::rows(&backend)?);
+        rows.add(instructions::NAME, instructions::rows(&backend));
     }
     if wanted(changes::NAME) {
-        rows.extend(changes::rows(&backend)?);
+        rows.add(changes::NAME, changes::rows(&backend));
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The proxies in the order of a round: it turns round each time, so that none is always the first.
@@ -95,18 +93,18 @@ fn order(round: usize) -> [usize; 3] {
 }
 
 /// The median cost of each proxy.
-fn costs(workload: &Workload, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
-    let step = report::Step::start(workload.name);
+fn costs(name: &str, load: Load, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
+    let step = report::Step::start(name);
     let mut costs = [const { Vec::new() }; 3];
     for proxy in proxies {
-        workload.load.put(proxy, Duration::from_secs(1))?; // fills the pools, warms the caches
+        load.put(proxy, Duration::from_secs(1))?; // fills the pools, warms the caches
     }
     for round in 0..ROUNDS {
         for index in order(round) {
             let proxy = &proxies[index];
             step.progress(&format!("round {}: {}", round + 1, proxy.name));
             let before = proxy.server.cpu()?;
-            let done = workload.load.put(proxy, ROUND)?;
+            let done = load.put(proxy, ROUND)?;
             let spent = proxy.server.cpu()?.saturating_sub(before);
             costs[index].push(spent.as_secs_f64() * 1e6 / f64::from(done));
         }
