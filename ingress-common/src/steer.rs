@@ -50,7 +50,7 @@ pub use tables::Tables;
 pub use tcp::{Quote, Segment, Tuple};
 pub use too_big::too_big;
 
-use crate::abi::{ABI_VERSION, Config, Errand, Mac, NodeIndex, VipId};
+use crate::abi::{ABI_VERSION, Addr, Config, Errand, Mac, NodeIndex, VipId};
 use crate::packet::eth::{Link, ethertype};
 use crate::packet::icmp as icmp_header;
 use crate::packet::ipv4::Ipv4Hdr;
@@ -239,15 +239,22 @@ fn ready<T: Tables>(tables: &T) -> Option<&Config> {
     tables.config().filter(|config| config.abi_version == ABI_VERSION)
 }
 
-/// The address of the own interface `ifindex`.
+/// How this node answers on its interface `ifindex` a question for the hardware address of `addr`, which it owns: with which
+/// address, or why not.
 #[inline(always)]
-fn own_mac(config: &Config, ifindex: u32) -> Option<Mac> {
-    config
-        .uplinks
-        .iter()
-        .take_while(|uplink| uplink.ifindex != 0)
-        .find(|uplink| uplink.ifindex == ifindex)
-        .map(|uplink| uplink.mac)
+fn answering_mac(config: &Config, addr: Addr, ifindex: u32, not_owner: Reason) -> Result<Mac, Reason> {
+    if addr.flags & Addr::OWNER == 0 {
+        return Err(not_owner);
+    }
+    for (place, uplink) in config.uplinks.iter().enumerate() {
+        if uplink.ifindex == 0 {
+            break;
+        }
+        if uplink.ifindex == ifindex {
+            return if addr.is_silent_on(place) { Err(not_owner) } else { Ok(uplink.mac) };
+        }
+    }
+    Err(Reason::DropNoUplink)
 }
 
 #[cfg(test)]

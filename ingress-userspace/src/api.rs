@@ -3,6 +3,7 @@
 
 mod address_pool;
 mod class_parameters;
+mod selector;
 mod status;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Allocation};

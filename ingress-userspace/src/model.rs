@@ -32,7 +32,7 @@ pub use route::{
 };
 pub use shared::Shared;
 pub use upstream::{BackendTls, Balance, HashPart, TlsVersions, Upstream, VerifyBackend};
-pub use vip::{Protection, Rate, Vip};
+pub use vip::{Announcement, Protection, Rate, Vip};
 
 /// One consistent view of the cluster. Never changed once made; a change makes a new one that shares the parts that
 /// stayed equal.

@@ -13,6 +13,7 @@ mod order;
 mod path;
 mod problems;
 mod secret;
+mod selector;
 mod service;
 mod tls;
 mod vip;

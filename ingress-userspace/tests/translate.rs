@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use xdp_ingress::model::{
-    ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Protection, Reason, Route,
-    RouteTable, Snapshot, Target, Template,
+    Announcement, ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Protection,
+    Reason, Route, RouteTable, Snapshot, Target, Template,
 };
 use xdp_ingress::source::{Key, Object, Objects, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
@@ -229,6 +229,9 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
         writeln!(text, "vip {} http {:?} https {:?}", vip.address, vip.http_ports, vip.https_ports).unwrap();
         if vip.protection != Protection::default() {
             writeln!(text, "    {:?}", vip.protection).unwrap();
+        }
+        if *vip.announcement != Announcement::default() {
+            writeln!(text, "    of {}: {:?}", vip.source, vip.announcement).unwrap();
         }
     }
     for node in &snapshot.nodes {

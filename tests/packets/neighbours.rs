@@ -78,6 +78,18 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("ARP: the owner answers", who_has(VIP))
             .transmits(Reason::ArpAnswered, ethernet(OWN_MAC, ROUTER_MAC, ARP, &reply)),
         Case::new("ARP: nobody else answers", who_has(OTHERS_VIP)).drops(Reason::ArpNotOwner),
+        Case::new("ARP: the owner is silent where the pool is not announced", who_has(VIP))
+            .when(|world| world.addrs4.values_mut().for_each(|addr| *addr = addr.silent_on(0)))
+            .drops(Reason::ArpNotOwner),
+        Case::new("ARP: the owner answers on another uplink than those where it is silent", who_has(VIP))
+            .when(|world| world.addrs4.values_mut().for_each(|addr| *addr = addr.silent_on(1)))
+            .transmits(Reason::ArpAnswered, ethernet(OWN_MAC, ROUTER_MAC, ARP, &reply)),
+        Case::new(
+            "NDP: the owner is silent where the pool is not announced",
+            ethernet(ROUTER_MAC, GROUP_MAC, IPV6, &solicitation(VIP6)),
+        )
+        .when(|world| world.addrs6.values_mut().for_each(|addr| *addr = addr.silent_on(0)))
+        .drops(Reason::NdpNotOwner),
         Case::new("ARP: other addresses pass", who_has([192, 0, 2, 1])),
         Case::new(
             "ARP: answers of others pass",

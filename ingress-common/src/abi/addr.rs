@@ -19,7 +19,7 @@ pub const MAX_ADDRS: u32 = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Addr {
-    /// [`Addr::OWNER`].
+    /// [`Addr::OWNER`]; from bit 8 on one bit for each of [`super::Config::uplinks`], see [`Addr::silent_on`].
     pub flags: u32,
 }
 map_type!(Addr, 4);
@@ -27,4 +27,17 @@ map_type!(Addr, 4);
 impl Addr {
     /// Flag: this node answers for the address with the MAC address of the [`super::Uplink`] that was asked.
     pub const OWNER: u32 = 1;
+    const SILENT: u32 = 8;
+
+    /// The same, but not answered for on the interface at this place in [`super::Config::uplinks`].
+    #[must_use]
+    pub const fn silent_on(self, place: usize) -> Self {
+        Self { flags: self.flags | 1 << (Self::SILENT + place as u32) }
+    }
+
+    /// Whether it is not answered for on the interface at this place in [`super::Config::uplinks`].
+    #[inline(always)]
+    pub const fn is_silent_on(self, place: usize) -> bool {
+        self.flags >> (Self::SILENT + place as u32) & 1 != 0
+    }
 }

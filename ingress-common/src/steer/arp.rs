@@ -1,12 +1,12 @@
 //! ARP requests for a VIP: the owner answers from here, everybody else drops them, because the address sits on every node's
 //! `lo` and the kernel would answer. Everything else in ARP passes.
 
-use crate::abi::{Addr, Mac};
+use crate::abi::Mac;
 use crate::packet::Packet;
 use crate::packet::arp::{ArpHdr, REPLY};
 use crate::packet::eth::{EthHdr, Link};
 
-use super::{Action, Reason, Tables, Verdict, own_mac, ready};
+use super::{Action, Reason, Tables, Verdict, answering_mac, ready};
 
 #[inline(always)]
 pub(super) fn answer<P: Packet + ?Sized, T: Tables>(
@@ -21,11 +21,9 @@ pub(super) fn answer<P: Packet + ?Sized, T: Tables>(
     }
     let Some(addr) = tables.addr4(arp.target_ip) else { return Verdict::NOT_OURS };
     let Some(config) = ready(tables) else { return Verdict::other(Action::Pass, Reason::PassNotReady) };
-    if addr.flags & Addr::OWNER == 0 {
-        return Verdict::other(Action::Drop, Reason::ArpNotOwner);
-    }
-    let Some(mac) = own_mac(config, ifindex) else {
-        return Verdict::other(Action::Drop, Reason::DropNoUplink);
+    let mac = match answering_mac(config, addr, ifindex, Reason::ArpNotOwner) {
+        Ok(mac) => mac,
+        Err(reason) => return Verdict::other(Action::Drop, reason),
     };
     let done = write_reply(packet, link, mac);
     debug_assert!(done.is_some(), "the headers were read before");

@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute_ref};
 
-use crate::abi::{Addr, Be16, Be32, Ip6, Mac};
+use crate::abi::{Be16, Be32, Ip6, Mac};
 use crate::checksum;
 use crate::packet::Packet;
 use crate::packet::eth::{EthHdr, Link};
@@ -13,7 +13,7 @@ use crate::packet::ndp::{
     TARGET_LINK_LAYER,
 };
 
-use super::{Action, Reason, Tables, Verdict, own_mac, ready};
+use super::{Action, Reason, Tables, Verdict, answering_mac, ready};
 
 /// `::`, the sender of duplicate address detection.
 const UNSPECIFIED: Ip6 = Ip6([Be32::new(0); 4]);
@@ -53,11 +53,9 @@ pub(super) fn answer<P: Packet + ?Sized, T: Tables>(
     }
     let Some(addr) = tables.addr6(target) else { return Verdict::NOT_OURS };
     let Some(config) = ready(tables) else { return Verdict::other(Action::Pass, Reason::PassNotReady) };
-    if addr.flags & Addr::OWNER == 0 {
-        return Verdict::other(Action::Drop, Reason::NdpNotOwner);
-    }
-    let Some(mac) = own_mac(config, ifindex) else {
-        return Verdict::other(Action::Drop, Reason::DropNoUplink);
+    let mac = match answering_mac(config, addr, ifindex, Reason::NdpNotOwner) {
+        Ok(mac) => mac,
+        Err(reason) => return Verdict::other(Action::Drop, reason),
     };
     let written = write_advertisement(packet, link, l4, target, mac);
     debug_assert!(written.is_some(), "the headers were read before");

@@ -1,5 +1,6 @@
 //! `AddressPool`: addresses from which IngressClasses get their VIPs. `translate::vip` allocates from it.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use super::status::{Condition, conditions};
 
 /// Addresses that xdp-ingress may use as VIPs. They must be routed to, or on the link of, the cluster's nodes, and
 /// belong to nothing else.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "xdp-ingress.io",
     version = "v1alpha1",
@@ -41,6 +42,16 @@ pub struct AddressPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "namespaces")]
     pub namespaces: Vec<String>,
+    /// Which nodes may answer for its addresses (ARP, neighbour discovery): those with labels that one of these selectors
+    /// matches; empty: all. While none of them lives, nobody answers. Every node serves what arrives, selected or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::selector::selectors")]
+    pub node_selectors: Vec<LabelSelector>,
+    /// Names of the uplinks on which a node answers for its addresses, of those that `--interface` names; empty: all. A node
+    /// that has none of them must be left out by `nodeSelectors`: it would not answer where it should.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "interfaces")]
+    pub interfaces: Vec<String>,
 }
 
 /// What is used of a pool. It is also where allocations are kept: a class keeps its address for as long as it is written
@@ -105,6 +116,15 @@ fn namespaces(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "maxItems": 256,
         "items": { "type": "string", "minLength": 1, "maxLength": 63 },
+    })
+}
+
+/// As the kernel allows interfaces to be called.
+fn interfaces(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "items": { "type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/\\s]+$" },
     })
 }
 

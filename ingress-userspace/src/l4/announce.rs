@@ -79,18 +79,14 @@ impl Schedule {
     }
 }
 
-/// Sends one announcement for each VIP on each uplink.
-pub(crate) fn announce(socket: &PacketSocket, vips: &[IpAddr], uplinks: &[(u32, Mac)]) {
-    for &(link, mac) in uplinks {
-        for vip in vips {
-            for frame in frame::announcements(*vip, mac.octets()) {
-                if let Err(error) = socket.send(link, &frame) {
-                    warn!(%vip, link, %error, "cannot announce the VIP on this interface");
-                }
-            }
-            debug!(%vip, link, %mac, "announced");
+/// Sends one announcement of the VIP on the interface with index `link`, whose address is `mac`.
+pub(crate) fn announce(socket: &PacketSocket, vip: IpAddr, link: u32, mac: Mac) {
+    for frame in frame::announcements(vip, mac.octets()) {
+        if let Err(error) = socket.send(link, &frame) {
+            warn!(%vip, link, %error, "cannot announce the VIP on this interface");
         }
     }
+    debug!(%vip, link, %mac, "announced");
 }
 
 #[cfg(test)]

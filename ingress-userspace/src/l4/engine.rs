@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ingress_common::abi::{Config as Behaviour, Mac, Uplink};
+use ingress_common::abi::{Config as Behaviour, Uplink};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -96,7 +96,7 @@ impl Engine {
             if self.join(&mut memory) {
                 continue;
             }
-            self.announce_due();
+            self.announce_due(&memory);
             let longest = if self.handover.is_waiting() { HANDOVER_TURN } else { TURN };
             let until_due = self.schedule.next().map(|at| at.saturating_duration_since(Instant::now()));
             let wake_at = Instant::now() + until_due.map_or(longest, |until| until.min(longest));
@@ -262,28 +262,32 @@ impl Engine {
         }
     }
 
-    /// The configured interfaces that are there.
-    fn uplinks(&self, surroundings: &Surroundings) -> Vec<Uplink> {
+    /// The configured interfaces that are there, by name.
+    fn uplinks(&self, surroundings: &Surroundings) -> Vec<(String, Uplink)> {
         self.interfaces
             .iter()
             .filter_map(|name| {
                 let link = surroundings.links.iter().find(|link| link.name == *name)?;
-                Some(Uplink { ifindex: link.index, mac: link.mac?, reserved: 0 })
+                Some((name.clone(), Uplink { ifindex: link.index, mac: link.mac?, reserved: 0 }))
             })
             .collect()
     }
 
-    fn announce_due(&mut self) {
+    fn announce_due(&mut self, memory: &Memory) {
         let due = self.schedule.due(Instant::now());
         if due.is_empty() {
             return;
         }
-        let uplinks: Vec<(u32, Mac)> = self
-            .uplinks(&self.surroundings.borrow())
-            .into_iter()
-            .map(|uplink| (uplink.ifindex, uplink.mac))
-            .collect();
-        announce(&self.packets, &due, &uplinks);
+        let uplinks = self.uplinks(&self.surroundings.borrow());
+        let silent = memory.applied.as_ref().map(|applied| &applied.silent);
+        for vip in due {
+            let is_on = |uplink: &&(String, Uplink)| {
+                !silent.and_then(|silent| silent.get(&vip)).is_some_and(|on| on.contains(&uplink.1.ifindex))
+            };
+            for (_, uplink) in uplinks.iter().filter(is_on) {
+                announce(&self.packets, vip, uplink.ifindex, uplink.mac);
+            }
+        }
     }
 
     fn log_owners(&self, before: Option<&Desired>, now: &Desired) {

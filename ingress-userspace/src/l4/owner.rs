@@ -17,27 +17,34 @@ fn score(vip: IpAddr, node: &str) -> u64 {
     mix(mix(NodeKey::of(node).0 ^ (bits >> 64) as u64) ^ bits as u64)
 }
 
-/// The owner of each VIP. Without candidates nobody owns anything.
-pub(crate) fn owners<'a>(
-    vips: impl IntoIterator<Item = IpAddr>,
-    candidates: &[&'a str],
-) -> BTreeMap<IpAddr, &'a str> {
-    let mut vips: Vec<IpAddr> = vips.into_iter().collect();
-    vips.sort_unstable();
-    vips.dedup();
+/// VIPs of one source, and the names of the nodes that may own them.
+#[derive(Debug, Default)]
+pub(crate) struct Group<'a> {
+    pub(crate) vips: Vec<IpAddr>,
+    pub(crate) candidates: Vec<&'a str>,
+}
+
+/// The owner of each VIP; those of a group are spread evenly over its candidates. Without candidates nobody owns anything.
+pub(crate) fn owners<'a>(groups: impl IntoIterator<Item = Group<'a>>) -> BTreeMap<IpAddr, &'a str> {
     let mut owners = BTreeMap::new();
-    if candidates.is_empty() {
-        return owners;
-    }
-    let bound = vips.len().div_ceil(candidates.len());
-    let mut owned: BTreeMap<&str, usize> = candidates.iter().map(|name| (*name, 0)).collect();
-    for vip in vips {
-        let mut ranked = candidates.to_vec();
-        ranked.sort_by_key(|name| (std::cmp::Reverse(score(vip, name)), *name));
-        // The bound times the nodes covers all VIPs, so one of them always has room.
-        if let Some(owner) = ranked.into_iter().find(|name| owned[name] < bound) {
-            *owned.entry(owner).or_default() += 1;
-            owners.insert(vip, owner);
+    for Group { mut vips, candidates } in groups {
+        vips.sort_unstable();
+        vips.dedup();
+        // Each owns as many as the others; what does not divide makes one more for some.
+        let nodes = candidates.len().max(1);
+        let (each, mut spare) = (vips.len() / nodes, vips.len() % nodes);
+        let mut owned: BTreeMap<&str, usize> = candidates.iter().map(|name| (*name, 0)).collect();
+        for vip in vips {
+            let mut ranked = candidates.clone();
+            ranked.sort_by_key(|name| (std::cmp::Reverse(score(vip, name)), *name));
+            let has_room = |name: &&str| owned[name] < each + usize::from(spare > 0);
+            // There is room for all VIPs, so one of them always has some.
+            if let Some(owner) = ranked.into_iter().find(has_room) {
+                let owned = owned.entry(owner).or_default();
+                *owned += 1;
+                spare -= usize::from(*owned > each);
+                owners.insert(vip, owner);
+            }
         }
     }
     owners
@@ -110,10 +117,14 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Handover, owners};
+    use super::{Group, Handover};
 
     fn vips(n: u8) -> Vec<IpAddr> {
         (0..n).map(|i| IpAddr::V4(Ipv4Addr::new(192, 0, 2, i))).collect()
+    }
+
+    fn owners<'a>(vips: Vec<IpAddr>, candidates: &[&'a str]) -> BTreeMap<IpAddr, &'a str> {
+        super::owners([Group { vips, candidates: candidates.to_vec() }])
     }
 
     #[test]
@@ -204,17 +215,57 @@ mod tests {
             prop_assert!(load.values().all(|l| *l <= most), "{load:?}");
         }
 
-        /// When a node goes, those that it owned move; few others do.
+        /// Each pool is spread evenly over the nodes that it selects, however many others there are, and no other node owns
+        /// any of it.
         #[test]
-        fn few_vips_move_when_a_node_goes(n in 1_u8..60, nodes in 2_usize..9, gone in 0_usize..9) {
+        fn every_pool_is_spread_over_its_own_nodes(
+            pools in proptest::collection::vec((0_u8..20, 1_usize..200), 1..6),
+            nodes in 1_usize..9,
+        ) {
+            let names: Vec<String> = (0..nodes).map(|i| format!("node-{i}")).collect();
+            let mut groups = Vec::new();
+            for (pool, (count, selector)) in pools.iter().enumerate() {
+                let vips = (0..*count).map(|i| IpAddr::V4(Ipv4Addr::new(192, 0, pool as u8, i))).collect();
+                let selected = names.iter().enumerate().filter(|(i, _)| selector >> i & 1 == 1);
+                groups.push(Group { vips, candidates: selected.map(|(_, name)| name.as_str()).collect() });
+            }
+            let expected: Vec<(Vec<IpAddr>, Vec<&str>)> =
+                groups.iter().map(|group| (group.vips.clone(), group.candidates.clone())).collect();
+            let owners = super::owners(groups);
+            for (vips, candidates) in expected {
+                let mut load: BTreeMap<&str, usize> = BTreeMap::new();
+                for vip in &vips {
+                    match owners.get(vip) {
+                        Some(owner) => *load.entry(owner).or_default() += 1,
+                        None => prop_assert!(candidates.is_empty(), "nobody owns {vip}"),
+                    }
+                }
+                prop_assert!(load.keys().all(|owner| candidates.contains(owner)), "{load:?} of {candidates:?}");
+                let nodes = candidates.len().max(1);
+                for name in &candidates {
+                    let owned = load.get(name).copied().unwrap_or_default();
+                    prop_assert!(owned >= vips.len() / nodes && owned <= vips.len().div_ceil(nodes), "{load:?}");
+                }
+            }
+        }
+    }
+
+    /// When a node goes, those that it owned move; few others do: as many as keep the spread even.
+    #[test]
+    fn few_vips_move_when_a_node_goes() {
+        let (mut all, mut needless) = (0, 0);
+        for nodes in 2..9 {
             let names: Vec<String> = (0..nodes).map(|i| format!("node-{i}")).collect();
             let before: Vec<&str> = names.iter().map(String::as_str).collect();
-            let mut after = before.clone();
-            let gone = after.remove(gone % nodes);
-            let (old, new) = (owners(vips(n), &before), owners(vips(n), &after));
-            let others_moved = old.iter().filter(|(vip, owner)| **owner != gone && new[vip] != **owner).count();
-            let bound = usize::from(n).div_ceil(nodes);
-            prop_assert!(others_moved <= bound * 2, "{others_moved} moved needlessly of {n} on {nodes}");
+            for (n, gone) in (1..60).flat_map(|n| (0..nodes).map(move |gone| (n, gone))) {
+                let mut after = before.clone();
+                let gone = after.remove(gone);
+                let (old, new) = (owners(vips(n), &before), owners(vips(n), &after));
+                all += old.len();
+                needless += old.iter().filter(|(vip, owner)| **owner != gone && new[vip] != **owner).count();
+            }
         }
+        println!("one node of 2 to 8 goes: {needless} of {all} VIPs move that were not its own");
+        assert!(needless * 5 <= all, "{needless} of {all} move needlessly");
     }
 }

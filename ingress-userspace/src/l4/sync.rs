@@ -19,8 +19,8 @@ use tracing::warn;
 use super::membership::{Liveness, View};
 use super::neighbour::Way;
 use super::numbers::Numbers;
-use super::owner::{Handover, owners};
-use crate::model::{NodeIntent, Protection, Snapshot};
+use super::owner::{Group, Handover, owners};
+use crate::model::{NodeIntent, ObjectRef, Protection, Snapshot, Vip as VipIntent};
 
 pub(crate) use protection::Cookies;
 pub(crate) use write::{Writer, build};
@@ -64,7 +64,8 @@ pub(crate) struct Input<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) view: &'a View,
     pub(crate) ways: &'a BTreeMap<String, Way>,
-    pub(crate) uplinks: &'a [Uplink],
+    /// By name.
+    pub(crate) uplinks: &'a [(String, Uplink)],
     pub(crate) behaviour: &'a Config,
     pub(crate) cookies: Cookies,
 }
@@ -114,6 +115,8 @@ pub(crate) struct Desired {
     /// For `lo`.
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) owners: BTreeMap<IpAddr, String>,
+    /// Indices of uplinks on which a VIP is not announced; VIPs that are announced everywhere are not listed.
+    pub(crate) silent: BTreeMap<IpAddr, BTreeSet<u32>>,
     /// For `status`: who has which number.
     pub(crate) placed: Vec<Placed>,
     pub(crate) vips: Vec<(SocketAddr, VipId)>,
@@ -145,7 +148,7 @@ pub(crate) fn desired(input: &Input<'_>, places: &mut Places, handover: &mut Han
         .iter()
         .find(|node| node.name == input.own_name)
         .map_or(NodeIndex::NONE, |own| own.index);
-    for (entry, uplink) in config.uplinks.iter_mut().zip(input.uplinks) {
+    for (entry, (_, uplink)) in config.uplinks.iter_mut().zip(input.uplinks) {
         *entry = *uplink;
     }
     desired.config = config;
@@ -258,31 +261,25 @@ fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, d
         desired.vips.push((socket, id));
         desired.addresses.insert(socket.ip());
     }
-    let with = |wanted: &[Standing]| -> Vec<&str> {
-        desired.placed.iter().filter(|n| wanted.contains(&n.standing)).map(|n| n.name.as_str()).collect()
-    };
-    // A draining node hands its VIPs over as well, unless there is nobody else.
-    let mut candidates = with(&[Standing::Serving]);
-    if candidates.is_empty() {
-        candidates = with(&[Standing::Draining]);
-    }
-    let others: Vec<&str> = candidates.iter().copied().filter(|name| *name != input.own_name).collect();
-    let vips = || desired.addresses.iter().copied();
-    let owners = handover.owners(
-        input.now,
-        input.own_name,
-        &owners(vips(), &candidates),
-        &owners(vips(), &others),
-        |n| {
-            desired
-                .placed
-                .iter()
-                .any(|node| node.name == n && matches!(node.standing, Standing::Serving | Standing::Draining))
-        },
-    );
+    let target = groups(input, desired, |_| true);
+    let without_self = groups(input, desired, |name| name != input.own_name);
+    let owners = handover.owners(input.now, input.own_name, &owners(target), &owners(without_self), |n| {
+        desired
+            .placed
+            .iter()
+            .any(|node| node.name == n && matches!(node.standing, Standing::Serving | Standing::Draining))
+    });
+    let sources: BTreeMap<IpAddr, &VipIntent> =
+        input.snapshot.vips.iter().map(|vip| (vip.address, vip)).collect();
     for &address in &desired.addresses {
         let is_owner = owners.get(&address).is_some_and(|owner| owner == input.own_name);
-        let value = Addr { flags: if is_owner { Addr::OWNER } else { 0 } };
+        let mut value = Addr { flags: if is_owner { Addr::OWNER } else { 0 } };
+        for (place, (name, uplink)) in input.uplinks.iter().enumerate() {
+            if sources.get(&address).is_some_and(|vip| !vip.announcement.is_on(name)) {
+                value = value.silent_on(place);
+                desired.silent.entry(address).or_default().insert(uplink.ifindex);
+            }
+        }
         match address {
             IpAddr::V4(v4) => {
                 desired.addrs4.insert(v4.into(), value);
@@ -293,6 +290,33 @@ fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, d
         }
     }
     desired.owners = owners;
+}
+
+/// The VIPs of each source, with the nodes that may own them: of those that its pool selects and that are `allowed`, those that
+/// take new flows. A draining node hands its VIPs over as well, unless there is nobody else.
+fn groups<'a>(input: &Input<'_>, desired: &'a Desired, allowed: impl Fn(&str) -> bool) -> Vec<Group<'a>> {
+    let mut by_source: BTreeMap<&ObjectRef, Vec<&VipIntent>> = BTreeMap::new();
+    for vip in input.snapshot.vips.iter().filter(|vip| desired.addresses.contains(&vip.address)) {
+        by_source.entry(&vip.source).or_default().push(vip);
+    }
+    by_source
+        .into_values()
+        .map(|vips| {
+            let with = |standing: Standing| -> Vec<&str> {
+                let selected = desired.placed.iter().filter(|node| {
+                    node.standing == standing
+                        && allowed(&node.name)
+                        && vips.iter().all(|vip| vip.announcement.allows(&node.name))
+                });
+                selected.map(|node| node.name.as_str()).collect()
+            };
+            let mut candidates = with(Standing::Serving);
+            if candidates.is_empty() {
+                candidates = with(Standing::Draining);
+            }
+            Group { vips: vips.iter().map(|vip| vip.address).collect(), candidates }
+        })
+        .collect()
 }
 
 #[cfg(test)]

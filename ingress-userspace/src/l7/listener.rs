@@ -146,6 +146,7 @@ pub fn of_vips(vips: &[Vip]) -> BTreeSet<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Kind, ObjectRef};
 
     #[test]
     fn listeners_of_one_address_share_its_port() {
@@ -165,12 +166,9 @@ mod tests {
 
     #[test]
     fn vips_listen_with_both_protocols() {
-        let vip = Vip {
-            address: "192.0.2.1".parse().unwrap(),
-            http_ports: vec![80, 8080],
-            https_ports: vec![443],
-            protection: crate::model::Protection::default(),
-        };
+        let class = ObjectRef::new(Kind::IngressClass, "", "xdp");
+        let mut vip = Vip::new("192.0.2.1".parse().unwrap(), class);
+        (vip.http_ports, vip.https_ports) = (vec![80, 8080], vec![443]);
         let found: Vec<String> =
             of_vips(&[vip]).iter().map(|a| format!("{} {:?}", a.socket, a.proto)).collect();
         assert_eq!(found, ["192.0.2.1:80 Http", "192.0.2.1:443 Https", "192.0.2.1:8080 Http"]);

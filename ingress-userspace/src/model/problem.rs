@@ -70,6 +70,10 @@ pub enum Reason {
     Expiring,
     /// A pool has no free address left.
     Exhausted,
+    /// Another host answers for a VIP.
+    AddressConflict,
+    /// Nobody may answer for a VIP who lives.
+    Unannounced,
 }
 
 impl fmt::Display for Reason {

@@ -1,8 +1,12 @@
 //! Ingress VIPs.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+
+use super::ObjectRef;
 
 /// A virtual address that ends at the router of some node (TCP).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +19,32 @@ pub struct Vip {
     pub https_ports: Vec<u16>,
     /// Whom it serves, and how much of it.
     pub protection: Protection,
+    /// The AddressPool that has it, or else the class or Ingress that names it: what is wrong with it is told there, and the
+    /// VIPs of one source are spread evenly over the nodes.
+    pub source: ObjectRef,
+    /// Who answers for it; shared by all VIPs of a source.
+    pub announcement: Arc<Announcement>,
+}
+
+/// Who may answer for a VIP on the link (ARP, neighbour discovery), and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// Names of the nodes; `None`: all.
+    pub nodes: Option<BTreeSet<String>>,
+    /// Names of interfaces; empty: all uplinks.
+    pub interfaces: BTreeSet<String>,
+}
+
+impl Announcement {
+    /// Whether the node of this name may answer.
+    pub fn allows(&self, node: &str) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| nodes.contains(node))
+    }
+
+    /// Whether it is answered for on the interface of this name.
+    pub fn is_on(&self, interface: &str) -> bool {
+        self.interfaces.is_empty() || self.interfaces.contains(interface)
+    }
 }
 
 /// What the XDP front keeps away from a VIP.
@@ -40,6 +70,18 @@ pub struct Rate {
 }
 
 impl Vip {
+    /// Without ports and protection yet, and announced everywhere.
+    pub fn new(address: IpAddr, source: ObjectRef) -> Self {
+        Self {
+            address,
+            http_ports: Vec::new(),
+            https_ports: Vec::new(),
+            protection: Protection::default(),
+            source,
+            announcement: Arc::default(),
+        }
+    }
+
     /// All its TCP ports, plain ones first.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.http_ports.iter().chain(&self.https_ports).copied()

@@ -4,6 +4,7 @@
 //! An address that somebody has stays its own: the leader writes it into the pool's status, and whoever allocates reads it
 //! there first. So it makes no difference who is the leader, who restarts and which classes come and go.
 
+mod announcement;
 mod own;
 mod pool;
 mod protection;
@@ -20,7 +21,7 @@ use super::class::{Classes, Owned};
 use super::order::by_age;
 use super::problems::Problems;
 use crate::api::{AddressPool, GROUP, IngressClassParametersSpec};
-use crate::model::{ObjectRef, OwnStatus, Protection, Reason, Vip};
+use crate::model::{ObjectRef, OwnStatus, Reason, Vip};
 use crate::source::{Key, Objects, Stored as _};
 use pool::Pools;
 
@@ -141,6 +142,7 @@ impl Vips {
             }
             vips.give(request.holder(), request, chosen, problems);
         }
+        announcement::add(&mut vips, objects, &pools, problems);
         vips.own_statuses = usage::statuses(objects, settings.now, &pools, &requests, &vips, &exhausted);
         vips
     }
@@ -180,12 +182,10 @@ impl Vips {
     fn give(&mut self, to: Holder, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
         let protection = protection::read(request, problems);
         for address in &addresses {
-            let vip = self.by_address.entry(*address).or_insert_with(|| Vip {
-                address: *address,
-                http_ports: Vec::new(),
-                https_ports: Vec::new(),
-                protection: Protection::default(),
-            });
+            let vip = self
+                .by_address
+                .entry(*address)
+                .or_insert_with(|| Vip::new(*address, request.class.reference()));
             add_ports(vip, request, problems);
             if let Some(protection) = &protection {
                 protection::add(vip, request, protection, problems);

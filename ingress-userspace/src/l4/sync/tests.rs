@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ingress_common::abi::{
@@ -14,7 +15,7 @@ use super::{Cookies, Desired, Input, Places, Standing, desired};
 use crate::l4::membership::{Liveness, View};
 use crate::l4::neighbour::Way;
 use crate::l4::owner::Handover;
-use crate::model::{self, NodeIntent, Protection, Snapshot, Vip};
+use crate::model::{self, Announcement, Kind, NodeIntent, ObjectRef, Snapshot, Vip};
 
 const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 const fn mac(n: u8) -> Mac {
@@ -39,10 +40,9 @@ impl World {
             intent: NodeIntent::Serve,
         };
         let vip = |address: &str, https: &[u16]| Vip {
-            address: address.parse().unwrap(),
             http_ports: vec![80],
             https_ports: https.to_vec(),
-            protection: Protection::default(),
+            ..Vip::new(address.parse().unwrap(), ObjectRef::new(Kind::AddressPool, "", "default"))
         };
         let way = |n| Way::Link { link: 7, from: OWN, to: mac(n) };
         Self {
@@ -71,7 +71,10 @@ impl World {
             snapshot: &self.snapshot,
             view: &self.view,
             ways: &self.ways,
-            uplinks: &[Uplink { ifindex: 7, mac: OWN, reserved: 0 }],
+            uplinks: &[
+                ("eth0".into(), Uplink { ifindex: 7, mac: OWN, reserved: 0 }),
+                ("eth1".into(), Uplink { ifindex: 8, mac: OWN, reserved: 0 }),
+            ],
             behaviour: &Config { flow_sets: 42, ..Config::default() },
             cookies: Cookies { above: 0, cpus: 2 },
         };
@@ -112,7 +115,7 @@ fn three_healthy_nodes() {
     assert_eq!(desired.candidates[1], Candidate::new(NodeIndex(1), NodeKey::of("b"), 1, true));
     assert_eq!((desired.config.abi_version, desired.config.own_node), (ABI_VERSION, NodeIndex(0)));
     assert_eq!(
-        (desired.config.flow_sets, desired.config.uplinks[0].ifindex, desired.config.uplinks[1].ifindex),
+        (desired.config.flow_sets, desired.config.uplinks[0].ifindex, desired.config.uplinks[2].ifindex),
         (42, 7, 0)
     );
     let key = |port| VipKey4 {
@@ -264,4 +267,35 @@ fn a_node_that_is_not_declared_takes_no_part() {
     let desired = world.desired();
     assert_eq!(desired.config.own_node, NodeIndex::NONE);
     assert!(desired.owners.values().all(|owner| owner != "a"));
+}
+
+fn selecting(world: &mut World, announcement: Announcement) {
+    let announcement = Arc::new(announcement);
+    for vip in &mut world.snapshot.vips {
+        vip.announcement.clone_from(&announcement);
+    }
+}
+
+#[test]
+fn only_selected_nodes_own_and_nobody_does_while_none_of_them_lives() {
+    let mut world = World::new();
+    selecting(&mut world, Announcement { nodes: Some(["b".into()].into()), ..Announcement::default() });
+    assert!(world.desired().owners.values().all(|owner| owner == "b"));
+    world.hear("b", Liveness::Draining);
+    assert!(world.desired().owners.values().all(|owner| owner == "b"), "the last one, even while it drains");
+    world.hear("b", Liveness::Down);
+    let desired = world.desired();
+    assert!(desired.owners.is_empty());
+    assert!(desired.addrs4.values().all(|addr| addr.flags & Addr::OWNER == 0));
+    assert_eq!(desired.candidates.len(), 2, "who announces says nothing about who serves");
+}
+
+#[test]
+fn a_vip_is_silent_on_uplinks_that_are_not_selected() {
+    let mut world = World::new();
+    assert!(world.desired().silent.is_empty());
+    selecting(&mut world, Announcement { nodes: None, interfaces: ["eth1".into()].into() });
+    let desired = world.desired();
+    assert!(desired.silent.len() == 2 && desired.silent.values().all(|on| *on == [7].into()));
+    assert!(desired.addrs4.values().all(|addr| addr.is_silent_on(0) && !addr.is_silent_on(1)));
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Behaviour};
 use super::client::{Client, get};
 use super::{Config, L7, Router, Rules};
+use crate::model::{Kind, ObjectRef, Vip};
 
 fn drain(l7: &L7, grace: Duration) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -80,12 +81,9 @@ fn listeners_follow_the_vips() {
     let one = Backend::start("one", Behaviour::Echo);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut rules = Rules::default().rule("", "/", "one", &[one.address]);
-    rules.0.vips.push(crate::model::Vip {
-        address: "127.77.0.1".parse().unwrap(),
-        http_ports: vec![port],
-        https_ports: vec![],
-        protection: crate::model::Protection::default(),
-    });
+    let mut vip = Vip::new("127.77.0.1".parse().unwrap(), ObjectRef::new(Kind::IngressClass, "", "xdp"));
+    vip.http_ports.push(port);
+    rules.0.vips.push(vip);
     let vip = (rules.0.vips[0].address, port).into();
     let config = Config { workers: 2, follow_vips: true, ..Config::default() };
     let l7 = L7::start(config, &rules.0).unwrap();
