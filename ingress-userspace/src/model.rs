@@ -4,6 +4,7 @@
 mod certificate;
 mod client_auth;
 mod cluster;
+mod downstream;
 mod forwarding;
 mod node;
 mod own_status;
@@ -21,13 +22,14 @@ use std::sync::Arc;
 pub use certificate::Certificate;
 pub use client_auth::{ClientAuth, VerifyClient};
 pub use cluster::{Cluster, ClusterId, Endpoint};
+pub use downstream::Downstream;
 pub use forwarding::{Forwarding, Retry, RetryOn, RetryStatuses};
 pub use node::{Node, NodeIntent};
 pub use own_status::OwnStatus;
 pub use problem::{Kind, ObjectRef, Problem, Reason};
 pub use rewrite::{Piece, Rewrite, Template};
 pub use route::{
-    Filters, HostPattern, HostRoutes, PathMatch, PathRule, Redirect, Route, RouteTable, SourceRange,
+    Filters, HostPattern, HostRoutes, Hsts, PathMatch, PathRule, Redirect, Route, RouteTable, SourceRange,
     SslRedirect, Target, path_regex,
 };
 pub use shared::Shared;
@@ -40,6 +42,8 @@ pub use vip::{Announcement, Protection, Rate, Vip};
 pub struct Snapshot {
     /// The virtual addresses at which clients reach the router, in address order.
     pub vips: Vec<Vip>,
+    /// What holds for listeners that are no VIP's. `None`: as everywhere.
+    pub downstream: Option<Arc<Downstream>>,
     /// The nodes of the cluster, in name order.
     pub nodes: Vec<Node>,
     /// Hosts and paths to backends, of all classes: what addresses serve that are no class's own.

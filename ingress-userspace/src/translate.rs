@@ -9,6 +9,7 @@ mod incremental;
 mod ingress;
 mod named;
 mod node;
+mod options;
 mod order;
 mod path;
 mod problems;

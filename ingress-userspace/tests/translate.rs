@@ -233,6 +233,12 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
         if *vip.announcement != Announcement::default() {
             writeln!(text, "    of {}: {:?}", vip.source, vip.announcement).unwrap();
         }
+        if let Some(downstream) = &vip.downstream {
+            writeln!(text, "    {downstream:?}").unwrap();
+        }
+    }
+    if let Some(downstream) = &snapshot.downstream {
+        writeln!(text, "other listeners {downstream:?}").unwrap();
     }
     for node in &snapshot.nodes {
         let drain = if node.intent == NodeIntent::Drain { " drain" } else { "" };
@@ -330,6 +336,11 @@ fn show_route(route: &Route) -> String {
     };
     let redirect = route.filters.ssl_redirect.as_ref().map(|redirect| format!(" redirect {}", redirect.code));
     let mut filters = redirect.unwrap_or_default();
+    if let Some(hsts) = &route.filters.hsts {
+        let subdomains = if hsts.include_subdomains { "+" } else { "" };
+        let preload = if hsts.preload { " preload" } else { "" };
+        write!(filters, " hsts {}{subdomains}{preload}", hsts.max_age).unwrap();
+    }
     if let Some(redirect) = &route.filters.redirect {
         write!(filters, " answered {} {}", redirect.code, redirect.location).unwrap();
     }

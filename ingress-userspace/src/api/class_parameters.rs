@@ -47,6 +47,11 @@ pub struct IngressClassParametersSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
     pub annotations: BTreeMap<String, String>,
+    /// Options by the names that they have in ingress-nginx's `ConfigMap` (`hsts`, `use-forwarded-headers`, ...), for
+    /// all Ingresses and VIPs of the class. `docs/options.md` lists them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "options")]
+    pub options: BTreeMap<String, String>,
     /// Who may connect to these VIPs, and how often. Decided in XDP, before the node's TCP stack sees anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<ProtectionSpec>,
@@ -124,6 +129,14 @@ fn annotations(_: &mut SchemaGenerator) -> Schema {
             "rule": "self.all(name, name.startsWith('nginx.ingress.kubernetes.io/'))",
             "message": "only annotations nginx.ingress.kubernetes.io/… can have defaults",
         }],
+    })
+}
+
+fn options(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 256,
+        "additionalProperties": { "type": "string", "maxLength": 16384 },
     })
 }
 

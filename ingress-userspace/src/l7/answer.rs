@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use super::filter::hsts;
+use crate::model::Hsts;
+
 /// One answer of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -12,22 +15,24 @@ pub struct Answer {
     pub reason: Cow<'static, str>,
     /// `Location`, for redirects.
     pub location: Option<String>,
+    /// `Strict-Transport-Security`, where the route wants it.
+    pub hsts: Option<Hsts>,
 }
 
 impl Answer {
     /// An answer with a reason.
     pub const fn new(status: u16, reason: &'static str) -> Self {
-        Self { status, reason: Cow::Borrowed(reason), location: None }
+        Self { status, reason: Cow::Borrowed(reason), location: None, hsts: None }
     }
 
     /// A redirect. `status` is one of 301, 302, 303, 307, 308.
     pub fn redirect(status: u16, location: String) -> Self {
-        Self { status, reason: Cow::Borrowed("the resource is elsewhere"), location: Some(location) }
+        Self { location: Some(location), ..Self::new(status, "the resource is elsewhere") }
     }
 
     /// 400 with a reason: the message is not valid or ambiguous. The connection closes.
     pub fn bad_request(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: 400, reason: reason.into(), location: None }
+        Self { status: 400, reason: reason.into(), location: None, hsts: None }
     }
 
     /// 403: the client's address is on no list that lets it in, or on one that keeps it out.
@@ -95,6 +100,9 @@ impl Answer {
         );
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
+        }
+        if let Some(hsts) = self.hsts {
+            hsts::write(out, hsts);
         }
         if close {
             out.extend_from_slice(b"Connection: close\r\n");

@@ -9,6 +9,7 @@ use super::live::{Backend, Live};
 use super::router::{Found, RouteEntry};
 use super::stats::IngressSlot;
 use super::tls::is_misdirected;
+use crate::model::Hsts;
 
 /// What to do with a request.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub enum Decision<'l> {
         edits: HeadEdits,
         /// Which of its endpoints.
         choice: Choice,
+        /// `Strict-Transport-Security` of the answer.
+        hsts: Option<Hsts>,
     },
     /// Answer it ourselves.
     Answer {
@@ -54,7 +57,8 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     let Found::Route(route) = router.find(head.host, head.path) else {
         return Decision::Answer { answer: Answer::NO_RULE, ingress: IngressSlot::OTHER };
     };
-    let answer = |answer| Decision::Answer { answer, ingress: route.ingress };
+    let hsts = filter::hsts::of(&route.route.filters, head.connection);
+    let answer = |answer| Decision::Answer { answer: Answer { hsts, ..answer }, ingress: route.ingress };
     let mut edits = HeadEdits::default();
     let policy = router.client_policy(head.host);
     // By plain HTTP the redirect to HTTPS comes first.
@@ -84,7 +88,7 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
         return answer(Answer::NO_ENDPOINTS);
     }
     let choice = Choice::of(route.route.filters.upstream.as_deref(), head);
-    Decision::Forward { route, backend, edits, choice }
+    Decision::Forward { route, backend, edits, choice, hsts }
 }
 
 #[cfg(test)]

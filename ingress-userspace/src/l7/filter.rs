@@ -4,6 +4,7 @@
 pub(in crate::l7) mod app_root;
 mod body_size;
 pub(in crate::l7) mod client_auth;
+pub(in crate::l7) mod hsts;
 mod redirect;
 pub(in crate::l7) mod rewrite;
 mod source_range;

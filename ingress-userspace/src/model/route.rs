@@ -104,6 +104,8 @@ pub struct Filters {
     pub body_limit: Option<NonZeroU64>,
     /// `permanent-redirect`, `temporal-redirect`: no backend is asked.
     pub redirect: Option<Redirect>,
+    /// What answers over TLS tell browsers (`hsts` and its kin); `None`: nothing, or there is no certificate.
+    pub hsts: Option<Hsts>,
     /// Plain HTTP is redirected to HTTPS.
     pub ssl_redirect: Option<SslRedirect>,
     /// `denylist-source-range`, `allowlist-source-range`: who may ask, by address.
@@ -116,6 +118,24 @@ pub struct Filters {
     pub forwarding: Forwarding,
     /// `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`. `None`: as everywhere.
     pub upstream: Option<Arc<Upstream>>,
+}
+
+/// `Strict-Transport-Security` (RFC 6797).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    /// Seconds for which browsers remember to use TLS only; 0 makes them forget.
+    pub max_age: u32,
+    /// For the names below the host, too.
+    pub include_subdomains: bool,
+    /// The owner wants the host in the browsers' own lists.
+    pub preload: bool,
+}
+
+impl Default for Hsts {
+    /// ingress-nginx's.
+    fn default() -> Self {
+        Self { max_age: 31_536_000, include_subdomains: true, preload: false }
+    }
 }
 
 /// An answer that leads elsewhere.

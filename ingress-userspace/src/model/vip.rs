@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::ObjectRef;
+use super::{Downstream, ObjectRef};
 
 /// A virtual address that ends at the router of some node (TCP).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Vip {
     pub https_ports: Vec<u16>,
     /// Whom it serves, and how much of it.
     pub protection: Protection,
+    /// How its clients are understood. `None`: as everywhere.
+    pub downstream: Option<Arc<Downstream>>,
     /// The AddressPool that has it, or else the class or Ingress that names it: what is wrong with it is told there, and the
     /// VIPs of one source are spread evenly over the nodes.
     pub source: ObjectRef,
@@ -77,6 +79,7 @@ impl Vip {
             http_ports: Vec::new(),
             https_ports: Vec::new(),
             protection: Protection::default(),
+            downstream: None,
             source,
             announcement: Arc::default(),
         }

@@ -25,10 +25,11 @@ use k8s_openapi::api::networking::v1::Ingress;
 pub(super) use body_size::DEFAULT as DEFAULT_BODY_LIMIT;
 
 use super::class::Owned;
+use super::options::RouteOptions;
 use super::problems::Problems;
 use super::vip::{ADDRESS, ADDRESS_POOL};
 use crate::model::{
-    ClientAuth, Filters, Forwarding, ObjectRef, Reason, Redirect, SourceRange, Target, Upstream,
+    ClientAuth, Filters, Forwarding, Hsts, Kind, ObjectRef, Reason, Redirect, SourceRange, Target, Upstream,
 };
 use crate::source::Objects;
 
@@ -50,6 +51,7 @@ pub(super) struct Annotations {
     /// What the hosts of its rules want of their clients' certificates.
     pub(super) client_auth: Option<Arc<ClientAuth>>,
     ssl_redirect: ssl_redirect::SslRedirects,
+    hsts: Option<Hsts>,
     body_limit: Option<NonZeroU64>,
     redirect: Option<Redirect>,
     /// `rewrite-target`, `use-regex`.
@@ -79,11 +81,23 @@ pub(super) struct Served {
 pub(super) fn served(owned: Vec<Owned>, objects: &Objects, problems: &mut Problems) -> Vec<Served> {
     let mut served = Vec::with_capacity(owned.len());
     for owned in owned {
-        if let Some(annotations) = Annotations::read(&owned.ingress, &owned.reference, objects, problems) {
+        let annotations =
+            Annotations::read(&owned.ingress, &owned.reference, owned.options, objects, problems);
+        if let Some(annotations) = annotations {
             served.push(Served { owned, annotations });
         }
     }
     served
+}
+
+/// What is wrong with an annotation that all Ingresses of a class shall have: message and hint.
+pub(super) fn wrong(name: &str, value: &str, objects: &Objects) -> Vec<(Reason, String, String)> {
+    let mut ingress = Ingress::default();
+    ingress.metadata.annotations = Some(BTreeMap::from([(format!("{NGINX}{name}"), value.to_owned())]));
+    let (mut problems, reference) = (Problems::default(), ObjectRef::new(Kind::Ingress, "", ""));
+    Annotations::read(&ingress, &reference, RouteOptions::default(), objects, &mut problems);
+    let problems = problems.into_sorted().into_iter();
+    problems.map(|problem| (problem.reason, problem.message, problem.hint)).collect()
 }
 
 impl Annotations {
@@ -91,6 +105,7 @@ impl Annotations {
     fn read(
         ingress: &Ingress,
         reference: &ObjectRef,
+        options: RouteOptions,
         objects: &Objects,
         problems: &mut Problems,
     ) -> Option<Self> {
@@ -114,7 +129,7 @@ impl Annotations {
             );
             return None;
         }
-        let ssl_redirect = ssl_redirect::SslRedirects::read(&mut reader);
+        let ssl_redirect = ssl_redirect::SslRedirects::read(&mut reader, options.redirect_code);
         let client_auth = client_auth::read(&mut reader, objects);
         let mut locked = client_auth.is_err();
         let has_rules =
@@ -158,6 +173,7 @@ impl Annotations {
             locked,
             client_auth: client_auth.ok().flatten(),
             ssl_redirect,
+            hsts: options.hsts,
             body_limit,
             redirect,
             rewrites,
@@ -184,6 +200,7 @@ impl Annotations {
             body_limit: self.body_limit,
             // A locked Ingress answers nothing but 503.
             redirect: self.redirect.clone().filter(|_| !self.locked),
+            hsts: self.hsts.filter(|_| tls),
             ssl_redirect: self.ssl_redirect.filter(tls),
             source_range: self.source_range.clone(),
             rewrite: path.and_then(|path| self.rewrites.of(path)).cloned(),
@@ -229,17 +246,12 @@ impl Reader<'_> {
     /// Takes a boolean; `None` if it is absent or not one.
     fn boolean(&mut self, name: &'static str) -> Option<bool> {
         let value = self.values.remove(name)?;
-        // Go's strconv.ParseBool, which ingress-nginx uses.
-        match value.as_str() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-            other => {
-                let message =
-                    format!("`{other}` is neither \"true\" nor \"false\"; it is as if it were absent");
-                self.problem(name, Reason::InvalidValue, message, "write \"true\" or \"false\"");
-                None
-            }
+        let found = boolean(value);
+        if found.is_none() {
+            let message = format!("`{value}` is neither \"true\" nor \"false\"; it is as if it were absent");
+            self.problem(name, Reason::InvalidValue, message, "write \"true\" or \"false\"");
         }
+        found
     }
 
     /// Takes a number from 0; `None` if it is absent or not one.
@@ -281,6 +293,15 @@ impl Reader<'_> {
             message,
             hint,
         );
+    }
+}
+
+/// Go's strconv.ParseBool, which ingress-nginx uses.
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
 use super::annotation::NGINX;
+use super::options::{Options, RouteOptions};
 use super::order::by_age;
 use super::problems::Problems;
 use super::{CONTROLLER, Settings};
 use crate::api::GROUP;
-use crate::model::{ObjectRef, Reason};
+use crate::model::{Downstream, ObjectRef, Reason};
 use crate::source::{Objects, Stored as _};
 
 /// `kubectl` and the API server know a default class by this annotation.
@@ -25,6 +26,8 @@ pub(super) struct Owned {
     pub(super) reference: ObjectRef,
     /// The class whose VIPs it gets; `None`: there is none.
     pub(super) class: Option<Arc<str>>,
+    /// What its class says of all its routes.
+    pub(super) options: RouteOptions,
 }
 
 /// The classes of the cluster, seen from us.
@@ -39,8 +42,8 @@ pub(super) struct Classes {
     own: Arc<str>,
     also: BTreeSet<String>,
     watch_without_class: bool,
-    /// By class: annotations that its Ingresses have where they don't say otherwise.
-    annotations: BTreeMap<Arc<str>, BTreeMap<String, String>>,
+    /// By class: what its parameters say of its Ingresses, if they say anything.
+    options: BTreeMap<Arc<str>, Options>,
 }
 
 /// Whose an Ingress is.
@@ -85,7 +88,7 @@ impl Classes {
             default: winner.filter(|class| is_ours(class)).map(|class| name_of(class).into()),
             ours_by_name: ours.iter().map(|class| name_of(class).into()).collect(),
             all_by_name: all.iter().map(|class| name_of(class).into()).collect(),
-            annotations: ours.iter().filter_map(|class| annotations(objects, class)).collect(),
+            options: ours.iter().filter_map(|class| options(objects, class, problems)).collect(),
             ours,
             own: settings.ingress_class.as_str().into(),
             also: settings.also_class.iter().cloned().collect(),
@@ -100,9 +103,12 @@ impl Classes {
             let reference = ingress.reference();
             match self.belongs(ingress) {
                 Belongs::Ours(class) => {
-                    let defaults = class.as_ref().and_then(|class| self.annotations.get(class));
-                    let ingress = defaults.map_or_else(|| Arc::clone(ingress), |all| with(ingress, all));
-                    owned.push(Owned { ingress, reference, class });
+                    let said = class.as_ref().and_then(|class| self.options.get(class));
+                    let (ingress, options) = match said {
+                        Some(said) => (with(ingress, &said.annotations), said.route),
+                        None => (Arc::clone(ingress), RouteOptions::default()),
+                    };
+                    owned.push(Owned { ingress, reference, class, options });
                 }
                 Belongs::OursByName => {
                     problems.add(
@@ -115,7 +121,8 @@ impl Classes {
                         ),
                         format!("create IngressClass {} with spec.controller {CONTROLLER}", self.own),
                     );
-                    owned.push(Owned { ingress: Arc::clone(ingress), reference, class: None });
+                    let (ingress, options) = (Arc::clone(ingress), RouteOptions::default());
+                    owned.push(Owned { ingress, reference, class: None, options });
                 }
                 Belongs::Others => {}
                 Belongs::Nobody(class) => problems.add(
@@ -157,6 +164,11 @@ impl Classes {
         Belongs::Others
     }
 
+    /// How clients of a class's addresses are understood; `None`: as everywhere.
+    pub(super) fn downstream(&self, class: &str) -> Option<Arc<Downstream>> {
+        self.options.get(class)?.downstream.clone()
+    }
+
     /// Whether the class of this name is ours, or served by us as well.
     fn named(&self, name: &str) -> Option<Belongs> {
         if let Some(class) = self.ours_by_name.get(name) {
@@ -170,17 +182,24 @@ impl Classes {
     }
 }
 
-/// The class's name, and what its parameters say of annotations.
-fn annotations(objects: &Objects, class: &IngressClass) -> Option<(Arc<str>, BTreeMap<String, String>)> {
+/// The class's name, and what its parameters say of its Ingresses.
+fn options(objects: &Objects, class: &IngressClass, problems: &mut Problems) -> Option<(Arc<str>, Options)> {
     let named = class.spec.as_ref()?.parameters.as_ref()?;
     let parameters = objects.class_parameters.get("", &named.name)?;
-    let is_ours = named.api_group.as_deref() == Some(GROUP) && named.kind == "IngressClassParameters";
-    let all = &parameters.spec.annotations;
-    (is_ours && !all.is_empty()).then(|| (name_of(class).into(), all.clone()))
+    if named.api_group.as_deref() != Some(GROUP) || named.kind != "IngressClassParameters" {
+        return None;
+    }
+    let mut options = Options::read(&parameters.reference(), &parameters.spec.options, objects, problems);
+    // Annotations of the class are nearer to its Ingresses than options.
+    options.annotations.extend(parameters.spec.annotations.clone());
+    Some((name_of(class).into(), options))
 }
 
 /// The Ingress with these annotations where it has none of that name.
 fn with(ingress: &Arc<Ingress>, defaults: &BTreeMap<String, String>) -> Arc<Ingress> {
+    if defaults.is_empty() {
+        return Arc::clone(ingress);
+    }
     let mut ingress = Ingress::clone(ingress);
     let annotations = ingress.metadata.annotations.get_or_insert_default();
     for (name, value) in defaults {

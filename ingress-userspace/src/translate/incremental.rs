@@ -137,6 +137,7 @@ impl Translator {
         let ingresses = served.iter().map(addresses).collect();
         let (vips, own_statuses) = vips.into_parts();
         let mut snapshot = Snapshot {
+            downstream: classes.downstream(&settings.ingress_class),
             nodes: node::nodes(objects, &mut problems),
             routes,
             vip_routes,

@@ -21,7 +21,7 @@ use super::class::{Classes, Owned};
 use super::order::by_age;
 use super::problems::Problems;
 use crate::api::{AddressPool, GROUP, IngressClassParametersSpec};
-use crate::model::{ObjectRef, OwnStatus, Reason, Vip};
+use crate::model::{Downstream, ObjectRef, OwnStatus, Reason, Vip};
 use crate::source::{Key, Objects, Stored as _};
 use pool::Pools;
 
@@ -58,6 +58,8 @@ struct Request<'a> {
     class: &'a Arc<IngressClass>,
     /// Where its parameters are, and what they say; `None`: it has none.
     parameters: Option<(ObjectRef, &'a IngressClassParametersSpec)>,
+    /// How clients of its addresses are understood.
+    downstream: Option<Arc<Downstream>>,
 }
 
 impl Request<'_> {
@@ -81,7 +83,7 @@ impl Vips {
     ) -> Self {
         let pools = Pools::new(objects, problems);
         let requests: Vec<Request<'_>> =
-            classes.ours.iter().filter_map(|class| request(objects, class, problems)).collect();
+            classes.ours.iter().filter_map(|class| request(objects, classes, class, problems)).collect();
         let mut vips = Self::default();
         // Addresses that are named win over those that can be chosen.
         for request in &requests {
@@ -182,10 +184,13 @@ impl Vips {
     fn give(&mut self, to: Holder, request: &Request<'_>, addresses: Vec<IpAddr>, problems: &mut Problems) {
         let protection = protection::read(request, problems);
         for address in &addresses {
-            let vip = self
-                .by_address
-                .entry(*address)
-                .or_insert_with(|| Vip::new(*address, request.class.reference()));
+            let vip = self.by_address.entry(*address).or_insert_with(|| Vip {
+                downstream: request.downstream.clone(),
+                ..Vip::new(*address, request.class.reference())
+            });
+            if vip.downstream != request.downstream {
+                downstream_differs(vip, request, problems);
+            }
             add_ports(vip, request, problems);
             if let Some(protection) = &protection {
                 protection::add(vip, request, protection, problems);
@@ -194,6 +199,20 @@ impl Vips {
         }
         self.by_holder.insert(to, addresses);
     }
+}
+
+/// Of two classes with one VIP the first is heard.
+fn downstream_differs(vip: &Vip, request: &Request<'_>, problems: &mut Problems) {
+    let (object, field) = match &request.parameters {
+        Some((reference, _)) => (reference.clone(), "spec.options"),
+        None => (request.class.reference(), "spec.parameters"),
+    };
+    let message = format!(
+        "{} is another class's too, whose options about proxies and header fields differ; those of the other one hold there",
+        vip.address
+    );
+    let hint = "give both classes the same options, or each its own VIP";
+    problems.add(&object, field, Reason::Conflict, message, hint);
 }
 
 /// The pools from which a class may get its addresses, in the order in which they are asked.
@@ -262,13 +281,14 @@ impl<'a> Kept<'a> {
 /// What a class asks for; `None` if its parameters are broken: it must not get addresses that nobody meant.
 fn request<'a>(
     objects: &'a Objects,
+    classes: &Classes,
     class: &'a Arc<IngressClass>,
     problems: &mut Problems,
 ) -> Option<Request<'a>> {
     let reference = class.reference();
     let name: Arc<str> = reference.name.as_str().into();
     let Some(named) = class.spec.as_ref().and_then(|spec| spec.parameters.as_ref()) else {
-        return Some(Request { name, class, parameters: None });
+        return Some(Request { name, class, parameters: None, downstream: None });
     };
     if named.api_group.as_deref() != Some(GROUP) || named.kind != "IngressClassParameters" {
         problems.add(
@@ -294,7 +314,9 @@ fn request<'a>(
         );
         return None;
     };
-    Some(Request { name, class, parameters: Some((parameters.reference(), &parameters.spec)) })
+    let downstream = classes.downstream(&name);
+    let parameters = Some((parameters.reference(), &parameters.spec));
+    Some(Request { name, class, parameters, downstream })
 }
 
 fn named(reference: &ObjectRef, spec: &IngressClassParametersSpec, problems: &mut Problems) -> Vec<IpAddr> {

@@ -17,7 +17,7 @@ use super::link::Link;
 use super::request::Version;
 use super::slots::Id;
 use super::wheel::Timer;
-use crate::model::Retry;
+use crate::model::{Hsts, Retry};
 
 /// Where a client's connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub(super) struct Exchange {
     pub(super) ingress: IngressSlot,
     pub(super) cluster: Option<Rc<ClusterState>>,
     pub(super) choice: Choice,
+    /// `Strict-Transport-Security` of the answer.
+    pub(super) hsts: Option<Hsts>,
     /// How endpoints are spoken to.
     pub(super) transport: Option<Arc<Transport>>,
     pub(super) in_flight: Option<InFlight>,
@@ -179,6 +181,7 @@ impl Exchange {
             ingress: IngressSlot::OTHER,
             cluster: None,
             choice: Choice::default(),
+            hsts: None,
             transport: None,
             in_flight: None,
             tried: Vec::new(),

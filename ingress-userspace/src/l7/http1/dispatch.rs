@@ -203,7 +203,7 @@ impl Core {
             linger: !rest.is_done(),
             rest,
         };
-        self.reply(id, answer, reply)
+        self.reply(id, &Answer { hsts: exchange.hsts, ..answer.clone() }, reply)
     }
 }
 

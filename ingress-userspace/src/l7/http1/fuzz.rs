@@ -98,7 +98,7 @@ pub fn response(data: &[u8]) {
     let persistence =
         if parsed.framing == Framing::UntilClose { Persistence::Close } else { Persistence::Default };
     let mut out = Vec::new();
-    write::response(&mut out, data, &parsed, persistence, chunked);
+    write::response(&mut out, data, &parsed, persistence, chunked, None);
     let limits = HeadLimits { bytes: usize::MAX, line: usize::MAX, fields: usize::MAX };
     let mut sent = ParsedResponse::default();
     let text = String::from_utf8_lossy(&out);

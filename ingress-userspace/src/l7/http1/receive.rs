@@ -168,8 +168,8 @@ impl Core {
         let is_head = head.method == "HEAD";
         let live = self.worker.live();
         let decision = match decide(&live, &head) {
-            Decision::Forward { route, .. } if route.transport.as_ref().is_some_and(|to| to.http2) => {
-                Decision::Answer { answer: Answer::NEEDS_HTTP2, ingress: route.ingress }
+            Decision::Forward { route, hsts, .. } if route.transport.as_ref().is_some_and(|to| to.http2) => {
+                Decision::Answer { answer: Answer { hsts, ..Answer::NEEDS_HTTP2 }, ingress: route.ingress }
             }
             decision => decision,
         };
@@ -189,7 +189,7 @@ impl Core {
                     Reply { head_only: is_head, ingress, close, linger: false, rest: upload },
                 )
             }
-            Decision::Forward { route, backend, edits, choice } => {
+            Decision::Forward { route, backend, edits, choice, hsts } => {
                 let mut exchange = self.new_exchange();
                 let request_id = self.worker.request_id();
                 write::request(&mut exchange.request, bytes, parsed, &head, edits.get(), &request_id);
@@ -206,6 +206,7 @@ impl Core {
                 exchange.upgrade = parsed.upgrade.is_some();
                 exchange.ingress = route.ingress;
                 exchange.choice = choice;
+                exchange.hsts = hsts;
                 exchange.transport.clone_from(&route.transport);
                 let cluster = self.worker.balancer.cluster(backend);
                 cluster.budget.deposit();

@@ -247,7 +247,14 @@ impl Core {
                     // RFC 9110 section 15.2: never to HTTP/1.0 clients.
                     if exchange.version == Version::Http11 {
                         self.out.clear();
-                        write::response(&mut self.out, bytes, &self.response, Persistence::Default, false);
+                        write::response(
+                            &mut self.out,
+                            bytes,
+                            &self.response,
+                            Persistence::Default,
+                            false,
+                            None,
+                        );
                         let client = self.clients.get_mut(id)?;
                         if client.link.send(&self.out, &[]).is_err() {
                             return Some(Next::Close);
@@ -300,7 +307,7 @@ impl Core {
         let mut body = Body::new(parsed.framing, Direction::Response);
         let chunked = parsed.framing == Framing::Chunked && !exchange.unchunk;
         self.out.clear();
-        write::response(&mut self.out, bytes, parsed, persistence, chunked);
+        write::response(&mut self.out, bytes, parsed, persistence, chunked, exchange.hsts);
         let head = self.out.len();
         let taken = if exchange.unchunk { body.take_payload(rest, &mut self.out) } else { body.take(rest) };
         let Ok(taken) = taken else {
@@ -356,7 +363,7 @@ impl Core {
     fn switch(&mut self, id: Id, exchange: &mut Exchange, at: usize, have: usize) -> Next {
         let bytes = &self.scratch[at..have];
         self.out.clear();
-        write::response(&mut self.out, bytes, &self.response, Persistence::Upgrade, false);
+        write::response(&mut self.out, bytes, &self.response, Persistence::Upgrade, false, exchange.hsts);
         self.worker.stats.request(exchange.ingress, 101);
         exchange.account.headed = Some(Instant::now());
         exchange.account.status = 101;

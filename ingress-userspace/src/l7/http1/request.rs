@@ -186,7 +186,7 @@ impl ParsedRequest {
         self.version = match version {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
-            _ if b"HTTP/1.".starts_with(version) => return Ok(None),
+            _ if is_start_of_version(version) => return Ok(None),
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit() =>
             {
@@ -319,6 +319,13 @@ impl ParsedRequest {
         self.path_and_query = Span::new(start + authority, self.target.end as usize);
         Ok(())
     }
+}
+
+/// `HTTP/1.1`, or that of another version, cut off.
+fn is_start_of_version(text: &[u8]) -> bool {
+    let same =
+        |(byte, wanted): (&u8, &u8)| if *wanted == b'1' { byte.is_ascii_digit() } else { byte == wanted };
+    text.len() < 8 && text.iter().zip(b"HTTP/1.1").all(same)
 }
 
 #[cfg(test)]

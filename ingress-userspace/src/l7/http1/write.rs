@@ -3,12 +3,14 @@
 
 use std::io::Write as _;
 
+use super::super::filter::hsts;
 use super::super::forwarded::{RequestId, keeps_request_header, keeps_response_header, write_forwarded};
 use super::super::head::{Edits, Headers, RequestHead};
 use super::fields::{Field, FieldKind};
 use super::request::{Framing, ParsedRequest};
 use super::response::ParsedResponse;
 use super::syntax::list;
+use crate::model::Hsts;
 
 /// The header fields of a parsed request as routing and filters see them.
 pub(crate) struct ParsedHeaders<'a> {
@@ -86,13 +88,15 @@ pub(crate) enum Persistence {
     Upgrade,
 }
 
-/// Appends an answer's head as the client gets it. `chunked` says that the body goes out in chunks.
+/// Appends an answer's head as the client gets it. `chunked` says that the body goes out in chunks, `hsts` what stands in
+/// the place of the backend's own.
 pub(crate) fn response(
     out: &mut Vec<u8>,
     buffer: &[u8],
     parsed: &ParsedResponse,
     persistence: Persistence,
     chunked: bool,
+    hsts: Option<Hsts>,
 ) {
     // The status was parsed from three digits. Writing into a Vec cannot fail.
     let _ = write!(out, "HTTP/1.1 {} ", parsed.status);
@@ -105,10 +109,15 @@ pub(crate) fn response(
         FieldKind::ContentLength => length,
         FieldKind::Other | FieldKind::Host | FieldKind::Expect => {
             let name = field.name.of(buffer);
-            keeps_response_header(name) && !named.contains(name)
+            keeps_response_header(name)
+                && !named.contains(name)
+                && !(hsts.is_some() && name.eq_ignore_ascii_case(hsts::NAME.as_bytes()))
         }
         _ => false,
     });
+    if let Some(hsts) = hsts {
+        hsts::write(out, hsts);
+    }
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }

@@ -79,7 +79,7 @@ fn returned(text: &str, persistence: Persistence, chunked: bool) -> String {
     let mut parsed = ParsedResponse::default();
     parsed.parse(text.as_bytes(), &HeadLimits::default(), false).unwrap();
     let mut out = Vec::new();
-    response(&mut out, text.as_bytes(), &parsed, persistence, chunked);
+    response(&mut out, text.as_bytes(), &parsed, persistence, chunked, None);
     String::from_utf8(out).unwrap()
 }
 
@@ -119,4 +119,19 @@ fn answers() {
     ] {
         assert_eq!(returned(text, persistence, chunked), expected);
     }
+}
+
+#[test]
+fn hsts_stands_in_the_place_of_the_backends() {
+    let text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nstrict-transport-security: max-age=1\r\nA: b\r\n\r\n";
+    let mut parsed = ParsedResponse::default();
+    parsed.parse(text.as_bytes(), &HeadLimits::default(), false).unwrap();
+    let mut out = Vec::new();
+    response(&mut out, text.as_bytes(), &parsed, Persistence::Default, false, Some(Hsts::default()));
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nA: b\r\n\
+         Strict-Transport-Security: max-age=31536000; includeSubDomains\r\n\r\n"
+    );
+    assert_eq!(returned(text, Persistence::Default, false), text);
 }

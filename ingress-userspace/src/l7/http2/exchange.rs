@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -24,6 +24,7 @@ use super::{Http2, Stream, grpc, head};
 use crate::l7::answer::Answer;
 use crate::l7::balance::{Choice, ClusterState, InFlight, NoEndpoint};
 use crate::l7::decide::{Decision, decide};
+use crate::l7::filter::hsts;
 use crate::l7::forwarded::{self, RequestId};
 use crate::l7::head::{ConnectionInfo, HeadEdits};
 use crate::l7::retry::{self, Attempt, Cause};
@@ -32,7 +33,7 @@ use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{ConnectError, Sender};
 use crate::l7::upstream::pool::PoolKey;
 use crate::l7::upstream::transport::Transport;
-use crate::model::Forwarding;
+use crate::model::{Forwarding, Hsts};
 
 /// Answers one request.
 pub(super) async fn exchange(
@@ -55,7 +56,9 @@ pub(super) async fn exchange(
     });
     let (ingress, result) = match planned {
         Ok((plan, handshake)) => {
-            (plan.ingress, forward(http2, connection, &parts, plan, body, stream, handshake).await)
+            let (ingress, hsts) = (plan.ingress, plan.hsts);
+            let forwarded = forward(http2, connection, &parts, plan, body, stream, handshake).await;
+            (ingress, with_hsts(forwarded, hsts))
         }
         Err((ingress, answer)) => (ingress, Err(answer)),
     };
@@ -68,6 +71,8 @@ pub(super) async fn exchange(
 struct Plan {
     cluster: Rc<ClusterState>,
     choice: Choice,
+    /// `Strict-Transport-Security` of the answer.
+    hsts: Option<Hsts>,
     ingress: IngressSlot,
     transport: Option<Arc<Transport>>,
     forwarding: Forwarding,
@@ -84,7 +89,7 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
     let live = http2.worker.live();
     match decide(&live, &target.head(parts, connection)) {
         Decision::Answer { answer, ingress } => Err((ingress, answer)),
-        Decision::Forward { route, backend, edits, choice } => {
+        Decision::Forward { route, backend, edits, choice, hsts } => {
             let id = http2.worker.request_id();
             let transport = route.transport.clone();
             let head = target
@@ -98,6 +103,7 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
             Ok(Plan {
                 cluster,
                 choice,
+                hsts,
                 ingress: route.ingress,
                 transport,
                 forwarding,
@@ -318,6 +324,20 @@ fn passed_on(
     Response::from_parts(parts, ResponseBody::Streamed(streamed))
 }
 
+fn with_hsts(
+    mut result: Result<Response<ResponseBody>, Answer>,
+    hsts: Option<Hsts>,
+) -> Result<Response<ResponseBody>, Answer> {
+    match (&mut result, hsts) {
+        (Ok(response), Some(hsts)) => {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts::value(hsts));
+        }
+        (Err(answer), hsts) => answer.hsts = hsts,
+        _ => {}
+    }
+    result
+}
+
 fn rendered(answer: &Answer, request: &Parts) -> Response<ResponseBody> {
     if grpc::is_request(&request.headers)
         && let Some((status, headers)) = grpc::answer(answer)
@@ -332,6 +352,9 @@ fn rendered(answer: &Answer, request: &Parts) -> Response<ResponseBody> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     if let Some(Ok(location)) = answer.location.as_deref().map(HeaderValue::from_str) {
         headers.insert(LOCATION, location);
+    }
+    if let Some(hsts) = answer.hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts::value(hsts));
     }
     response
 }

@@ -75,6 +75,40 @@ async fn requests_by_http2() {
 }
 
 #[tokio::test]
+async fn hsts_over_tls_only() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let mut rules =
+        Rules::default().rule("a.test", "/", "one", &[backend.address]).missing("a.test", "/missing");
+    for rule in &mut rules.0.routes.hosts.values_mut().next().unwrap().paths {
+        Arc::make_mut(&mut rule.route).filters.hsts = Some(crate::model::Hsts::default());
+    }
+    let router = Router::start(&rules);
+    let wanted = Some("max-age=31536000; includeSubDomains");
+    let (mut encrypted, mut plain) = (connect(&router).await, connect_plain(&router).await);
+    for (path, status) in [("/", 200), ("/missing", 503)] {
+        for (sender, scheme, wanted) in [(&mut encrypted, "https", wanted), (&mut plain, "http", None)] {
+            let request =
+                http::Request::get(format!("{scheme}://a.test{path}")).body(Full::default()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            let value =
+                response.headers().get("strict-transport-security").map(|value| value.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), value), (status, wanted), "{scheme} {path}");
+        }
+        // HTTP/1.1 says the same.
+        let config = tls::client_config(rustls::DEFAULT_VERSIONS, &[]);
+        let mut stream = tls::connect(router.https, &config, "a.test");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        let line = "\r\nStrict-Transport-Security: max-age=31536000; includeSubDomains\r\n";
+        assert!(answer.contains(line), "{answer}");
+        let answer = super::client::get(router.http, "a.test", path);
+        assert_eq!(answer.header("strict-transport-security"), None, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn prior_knowledge() {
     let backend = Backend::start("one", Behaviour::Echo);
     let router = Router::start(&Rules::default().rule("a.test", "/", "one", &[backend.address]));

@@ -4,11 +4,9 @@
 use super::Reader;
 use crate::model::SslRedirect;
 
-/// `http-redirect-code` of ingress-nginx: keeps the method, unlike 301.
-const CODE: u16 = 308;
-
 #[derive(Debug)]
 pub(super) struct SslRedirects {
+    code: u16,
     with_tls: bool,
     always: bool,
     keep_slash: bool,
@@ -16,8 +14,9 @@ pub(super) struct SslRedirects {
 }
 
 impl SslRedirects {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, code: u16) -> Self {
         Self {
+            code,
             with_tls: reader.boolean("ssl-redirect").unwrap_or(true),
             always: reader.boolean("force-ssl-redirect").unwrap_or(false),
             keep_slash: reader.boolean("preserve-trailing-slash").unwrap_or(false),
@@ -26,7 +25,8 @@ impl SslRedirects {
     }
 
     pub(super) fn filter(&self, tls: bool) -> Option<SslRedirect> {
-        let redirect = SslRedirect { code: CODE, keep_slash: self.keep_slash, with_port: self.with_port };
+        let redirect =
+            SslRedirect { code: self.code, keep_slash: self.keep_slash, with_port: self.with_port };
         (self.always || (self.with_tls && tls)).then_some(redirect)
     }
 }

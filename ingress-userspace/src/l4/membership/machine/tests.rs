@@ -145,8 +145,14 @@ fn peers_that_gave_a_stalled_node_up_stay_up_for_it() {
     world.steps(20);
     assert_eq!(world.sees("b", "a"), Liveness::Down);
     // `a` wakes to what waits in its socket: beats of peers that hear nobody of its name.
-    let waiting: Vec<(String, Beat)> =
-        world.recorded.iter().rev().take(40).filter(|(to, beat)| to == "a" && beat.echo.is_none()).cloned().collect();
+    let waiting: Vec<(String, Beat)> = world
+        .recorded
+        .iter()
+        .rev()
+        .take(40)
+        .filter(|(to, beat)| to == "a" && beat.echo.is_none())
+        .cloned()
+        .collect();
     assert!(!waiting.is_empty());
     world.frozen.clear();
     world.now += INTERVAL;
