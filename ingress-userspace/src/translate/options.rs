@@ -59,7 +59,6 @@ impl Options {
         let mut annotations = BTreeMap::new();
         for (name, value) in all {
             match table::status(name) {
-                Some(Status::Done) => {}
                 Some(Status::Annotation) => {
                     let wrong = annotation::wrong(name, value, objects);
                     if wrong.is_empty() || LOCKS.contains(&name.as_str()) {
@@ -69,7 +68,6 @@ impl Options {
                         reader.problem(name, reason, message, &hint);
                     }
                 }
-                Some(Status::NoEffect(_)) => {}
                 Some(Status::Only(wanted, why)) if value.trim() != wanted => {
                     let message = format!("`{value}` is not honoured: {why}");
                     reader.problem(
@@ -79,7 +77,7 @@ impl Options {
                         &format!("write \"{wanted}\", or delete it"),
                     );
                 }
-                Some(Status::Only(..)) => {}
+                Some(Status::Done | Status::NoEffect(_) | Status::Only(..)) => {}
                 Some(Status::NotYet(hint)) => {
                     let message = "this option is not honoured yet; it is as if it were absent";
                     reader.problem(name, Reason::Unsupported, message, hint);
@@ -160,13 +158,13 @@ impl Reader<'_> {
         let mut networks = Vec::new();
         let Some(text) = self.all.get(name) else { return networks };
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            match entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from)) {
-                Ok(network) => networks.push(network),
-                Err(_) => {
-                    let message = format!("`{entry}` is neither an address nor a network; it is left out");
-                    let hint = "write networks, such as 10.0.0.0/8,192.0.2.7";
-                    self.problem(name, Reason::InvalidValue, message, hint);
-                }
+            let network = entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+            if let Ok(network) = network {
+                networks.push(network);
+            } else {
+                let message = format!("`{entry}` is neither an address nor a network; it is left out");
+                let hint = "write networks, such as 10.0.0.0/8,192.0.2.7";
+                self.problem(name, Reason::InvalidValue, message, hint);
             }
         }
         networks
@@ -174,14 +172,12 @@ impl Reader<'_> {
 
     fn field_name(&mut self, name: &str, default: &str) -> Box<str> {
         let text = self.all.get(name).map_or(default, |text| text.trim());
-        match http::HeaderName::try_from(text) {
-            Ok(name) => name.as_str().into(),
-            Err(_) => {
-                let message = format!("`{text}` is no name of a header field; {default} is read");
-                self.problem(name, Reason::InvalidValue, message, "write a name such as X-Forwarded-For");
-                default.into()
-            }
+        if let Ok(name) = http::HeaderName::try_from(text) {
+            return name.as_str().into();
         }
+        let message = format!("`{text}` is no name of a header field; {default} is read");
+        self.problem(name, Reason::InvalidValue, message, "write a name such as X-Forwarded-For");
+        default.into()
     }
 
     fn boolean(&mut self, name: &str, default: bool) -> bool {
