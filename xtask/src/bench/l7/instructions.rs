@@ -1,4 +1,4 @@
-//! Instructions in user space for each small keep-alive request, counted by callgrind: no clock, so no noise, and a
+//! Instructions in user space for each small keep-alive request, counted by cachegrind: no clock, so no noise, and a
 //! budget can be kept. The difference of a long and a short run leaves out what starting costs.
 
 use std::fs;
@@ -14,7 +14,7 @@ use ingress_tests::paths;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Row;
-use super::load::HOST;
+use super::load::{HOST, small_request};
 use super::ours::Ours;
 use super::proxies::Backend;
 use crate::report;
@@ -24,7 +24,7 @@ pub(super) const NAME: &str = "200 B, keep-alive, instructions per request";
 const BUDGET: f64 = 12_000.0;
 const CONNECTIONS: usize = 16;
 const ROUNDS: [usize; 2] = [100, 600];
-/// Under callgrind everything is fifty times slower.
+/// Under valgrind everything is fifty times slower.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn rows(backend: &Backend) -> Result<Vec<Row>> {
@@ -39,9 +39,9 @@ pub(super) fn rows(backend: &Backend) -> Result<Vec<Row>> {
 /// Instructions of the whole run of a daemon that answers so many rounds.
 fn count(backend: &Backend, rounds: usize) -> Result<f64> {
     let ours = Ours::prepare("instructions", backend, &Authority::new()?.issue(&[HOST])?)?;
-    let log = paths::xtask_dir().join("bench/callgrind.log");
+    let log = paths::xtask_dir().join("bench/cachegrind.log");
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).args(&ours.command);
+    command.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]).args(&ours.command);
     let mut daemon = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -54,19 +54,20 @@ fn count(backend: &Backend, rounds: usize) -> Result<f64> {
     }
     daemon.wait()?;
     asked?;
-    // `==123== Collected : 123456789`
+    // `==123== I   refs:      123,456,789`
     let said = fs::read_to_string(&log)?;
-    let total = said.lines().find_map(|line| line.split_once("Collected : "));
+    let total = said.lines().find_map(|line| line.split_once("refs: "));
     total
-        .and_then(|(_, count)| count.trim().parse().ok())
+        .and_then(|(_, count)| count.trim().replace(',', "").parse().ok())
         .with_context(|| format!("no count in {}", log.display()))
 }
 
 /// Each connection asks once a round.
 fn ask(address: SocketAddr, rounds: usize) -> Result<()> {
+    let request = small_request();
     let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect(address).is_err() {
-        ensure!(Instant::now() < deadline, "the daemon does not listen under valgrind");
+    while !serves(address, &request) {
+        ensure!(Instant::now() < deadline, "the daemon does not answer under valgrind");
         thread::sleep(Duration::from_millis(100));
     }
     let mut streams: Vec<_> =
@@ -74,13 +75,25 @@ fn ask(address: SocketAddr, rounds: usize) -> Result<()> {
     let mut answer = [0; 4096];
     for _ in 0..rounds {
         for stream in &mut streams {
-            write!(stream, "GET /small HTTP/1.1\r\nHost: {HOST}\r\n\r\n")?;
+            stream.write_all(request.as_bytes())?;
         }
         for stream in &mut streams {
             stream.set_read_timeout(Some(PATIENCE))?;
             let count = stream.read(&mut answer)?;
-            ensure!(answer[..count].starts_with(b"HTTP/1.1 200 "), "no answer");
+            ensure!(
+                answer[..count].starts_with(b"HTTP/1.1 200 "),
+                "it answered {:?}",
+                String::from_utf8_lossy(&answer[..count])
+            );
         }
     }
     Ok(())
+}
+
+/// Whether it has its routes already.
+fn serves(address: SocketAddr, request: &str) -> bool {
+    let mut answer = [0; 4096];
+    TcpStream::connect(address)
+        .and_then(|mut stream| stream.write_all(request.as_bytes()).and_then(|()| stream.read(&mut answer)))
+        .is_ok_and(|count| answer[..count].starts_with(b"HTTP/1.1 200 "))
 }

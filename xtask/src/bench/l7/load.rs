@@ -18,6 +18,11 @@ use crate::process;
 /// The host that every proxy serves with everything.
 pub(super) const HOST: &str = "bench.example";
 
+/// A small request, as one piece: sent in several, each would wait for the one before to be acknowledged.
+pub(super) fn small_request() -> String {
+    format!("GET /small HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
+}
+
 /// A kind of load.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Load {

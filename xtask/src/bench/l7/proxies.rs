@@ -215,7 +215,7 @@ fn haproxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<Proxy
             "global
   nbthread 1
   no strict-limits
-  maxconn 12000
+  maxconn 24000
   tune.pipesize 262144
   tune.ssl.default-dh-param 2048
   log stdout len 8192 format raw local0

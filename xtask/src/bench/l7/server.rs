@@ -1,8 +1,9 @@
 //! One server process of the bench: started on its core, waited for, its CPU time read, ended at the end.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -113,7 +114,15 @@ impl Drop for Server {
     }
 }
 
-/// An address of 127.0.0.1 whose port is free now.
+/// An address of 127.0.0.1 whose port is free now. Not from the range that clients get theirs from: a client that
+/// waits there for a server to come up may end up connected to itself.
 pub(super) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    for _ in 0..1000 {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, NEXT.fetch_add(1, Ordering::Relaxed)));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port of 127.0.0.1 is free from 20000 on")
 }
