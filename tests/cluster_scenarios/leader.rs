@@ -2,6 +2,7 @@
 //! stopped while Ingresses come and go.
 
 use std::{
+    fs,
     net::Ipv4Addr,
     path::Path,
     process::Command,
@@ -38,7 +39,10 @@ spec:
 const TAKEOVER: Duration = Duration::from_secs(30);
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![scenario("leader::a_paused_leader_writes_nothing", one_writer)]
+    vec![
+        scenario("leader::a_paused_leader_writes_nothing", one_writer),
+        scenario("leader::a_clock_that_jumps_changes_nothing", clock_jumps),
+    ]
 }
 
 /// What the daemon needs, and what it would be dangerous to have.
@@ -128,7 +132,54 @@ fn one_writer() -> Result<()> {
     Ok(())
 }
 
+/// Leads with a clock that somebody sets while it runs.
+fn clock_jumps() -> Result<()> {
+    let world = World::start("kclock", 1)?;
+    let kubeconfig = world.account()?;
+    let clock = world.lab.dir().join("clock");
+    fs::write(&clock, "+0")?;
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    let mut command = command(&world, "a", 9911, &kubeconfig);
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME_TIMESTAMP_FILE", &clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        // Setting a machine's clock moves no other one.
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut daemons = vec![Some(world.lab.client(1).spawn("leader-a", command)?)];
+    world.apply(TWO_HOSTS)?;
+    let vip = world.vip()?.to_string();
+    let shown = |name: &str| Ok(addresses(&world.get("ingress", name)?).contains(&vip));
+    load::wait_for("the first status", LIVE, || shown(INGRESS))?;
+    daemons.push(Some(start(&world, "b", 9912, &kubeconfig)?));
+
+    let before = lease(&world)?;
+    for (set, name) in [("+40d", "later"), ("-40d", "earlier")] {
+        fs::write(&clock, set)?;
+        // Both renew it, or look at it, several times; and what the leader writes is dated as its clock has it.
+        let renewed = || -> Result<Value> { Ok(lease(&world)?["spec"]["renewTime"].clone()) };
+        let mut last = renewed()?;
+        for _ in 0..2 {
+            load::wait_for("the Lease to be renewed", LIVE, || Ok(renewed()? != last))?;
+            last = renewed()?;
+        }
+        world.apply(&LATE.replace("name: late", &format!("name: {name}")))?;
+        load::wait_for("the status of a new Ingress", LIVE, || shown(name))?;
+        let now = lease(&world)?;
+        println!("kclock: with the leader's clock at {set} the Lease says {}", now["spec"]["renewTime"]);
+        for field in ["holderIdentity", "leaseTransitions", "acquireTime"] {
+            ensure!(now["spec"][field] == before["spec"][field], "{field}: {now}");
+        }
+    }
+    ensure!(daemons.iter_mut().flatten().all(|daemon| daemon.ended().is_none()), "one ended");
+    Ok(())
+}
+
 fn start(world: &World, name: &str, port: u16, kubeconfig: &Path) -> Result<Process> {
+    world.lab.client(1).spawn(&format!("leader-{name}"), command(world, name, port, kubeconfig))
+}
+
+fn command(world: &World, name: &str, port: u16, kubeconfig: &Path) -> Command {
     let host = world.lab.client(1);
     let state = world.lab.dir().join(format!("leader-{name}"));
     let mut command: Command = host.command(paths::daemon());
@@ -141,14 +192,17 @@ fn start(world: &World, name: &str, port: u16, kubeconfig: &Path) -> Result<Proc
         .arg(state)
         .arg("--kubeconfig")
         .arg(kubeconfig);
-    host.spawn(&format!("leader-{name}"), command)
+    command
+}
+
+fn lease(world: &World) -> Result<Value> {
+    let lease = ["get", "lease", "xdp-ingress", "--namespace=xdp-ingress", "--output=json"];
+    Ok(serde_json::from_str(&world.cluster.kubectl(&lease)?)?)
 }
 
 /// Which daemon holds the Lease.
 fn holder(world: &World) -> Result<usize> {
-    let lease = ["get", "lease", "xdp-ingress", "--namespace=xdp-ingress", "--output=json"];
-    let lease: Value = serde_json::from_str(&world.cluster.kubectl(&lease)?)?;
-    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    let holder = lease(world)?["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
     ["a_", "b_"].iter().position(|name| holder.starts_with(name)).context("nobody holds the Lease")
 }
 

@@ -12,7 +12,7 @@ use ingress_tests::{
     cluster::Requests,
     lab::{
         Node,
-        http::Target,
+        http::{Response, Target},
         load::{self, SteadyRequests},
         manifests::TWO_HOSTS,
     },
@@ -46,12 +46,15 @@ spec:
 ";
 /// Longer than a watch's first retries.
 const OUTAGE: Duration = Duration::from_secs(5);
+/// A connection whose other end is gone is noticed after 25 seconds, and a watch's longest pause is five.
+const NOTICED: Duration = Duration::from_mins(1);
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("outage::traffic_goes_on_without_the_api_server", traffic_goes_on),
         scenario("outage::a_daemon_that_starts_meanwhile_serves_from_disk", serves_from_disk),
         scenario("outage::a_throttling_and_a_hanging_api_server_disturb_nobody", throttles_and_hangs),
+        scenario("outage::watches_that_etcd_has_compacted_away_begin_anew", compacted),
     ]
 }
 
@@ -139,11 +142,12 @@ fn throttles_and_hangs() -> Result<()> {
     thread::sleep(OUTAGE.saturating_sub(back.elapsed()));
     let count = |requests: &Requests| requests.values().sum::<usize>();
     let asked = count(&world.cluster.requests_of(ACCOUNT)?) - count(&before);
+    let rejected = rejected(&world)?;
     println!(
-        "kslow: throttled, a change was live after {:.1} s; the daemon asked {asked} times, {} answers were 429",
+        "kslow: throttled, a change was live after {:.1} s; the daemon asked {asked} times, {rejected} answers were 429",
         live.as_secs_f64(),
-        world.lab.nodes()[0].daemon_log().matches("code: 429").count(),
     );
+    ensure!(rejected > 0.0, "the API server rejected nobody");
     // Eight watches with a growing pause, and whoever wants the Lease.
     ensure!(asked <= 200, "{asked} requests in {:?} to an API server that throttles", back.elapsed());
 
@@ -163,6 +167,68 @@ fn throttles_and_hangs() -> Result<()> {
         report.sent(),
         live.as_secs_f64()
     );
+    ensure!(report.lost() == 0, "lost: {:?}", report.losses());
+    Ok(())
+}
+
+/// How many requests of ours API priority and fairness has rejected.
+fn rejected(world: &World) -> Result<f64> {
+    let metrics = world.cluster.kubectl(&["get", "--raw", "/metrics"])?;
+    let ours = metrics.lines().filter(|line| {
+        line.starts_with("apiserver_flowcontrol_rejected_requests_total{")
+            && line.contains(r#"flow_schema="one-at-a-time""#)
+    });
+    Ok(ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
+fn compacted() -> Result<()> {
+    let mut world = World::start("kcompact", 1)?;
+    world.apply(TWO_HOSTS)?;
+    world.start_daemons()?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+    let target = Target::new(world.vip()?, "app.test.com", "/");
+    let requests = SteadyRequests::start(world.client(), &target, 50);
+    // A watch only listens: without probes it would not notice that its API server is gone.
+    let connections = world.lab.nodes()[0].host().output("ss", &["-tno", "dport = :6443"])?;
+    ensure!(connections.contains("timer:(keepalive"), "nobody probes: {connections}");
+
+    // The machine of the API server is cut off; what changes there meanwhile is known to etcd alone, and only as it is now.
+    let lists = |requests: &Requests| requests.get("list endpointslices").copied().unwrap_or_default();
+    let before = lists(&world.cluster.requests_of(ACCOUNT)?);
+    world.lab.client(1).cut_link()?;
+    world.cluster.stop_api_server();
+    world.cluster.start_api_server()?;
+    let other: Vec<_> = world.lab.pods_of("service2").collect();
+    world.lab.declare_endpoints("service1", &other)?;
+    world.apply_changes()?;
+    world.cluster.kubectl(&["delete", "ingress", "two-hosts", "--namespace=default"])?;
+    world.apply(&TWO_HOSTS.replace("app.prod.com", "app.late.com"))?;
+    world.cluster.stop_api_server();
+    world.cluster.compact()?;
+    world.cluster.start_api_server()?;
+    world.lab.client(1).mend_link()?;
+    let mended = Instant::now();
+
+    let is_new = |answer: &Response| answer.echo().is_ok_and(|echo| echo.pod.starts_with("service2-"));
+    let late = Target::new(world.vip()?, "app.late.com", "/");
+    for target in [&target, &late] {
+        load::until(world.client(), target, mended, NOTICED, |answer| answer.as_ref().is_ok_and(is_new))
+            .with_context(|| world.logs())?;
+    }
+    let live = mended.elapsed();
+    let gone = Target::new(world.vip()?, "app.prod.com", "/");
+    load::until(world.client(), &gone, mended, NOTICED, |answer| {
+        answer.as_ref().is_ok_and(|answer| answer.status == 404)
+    })?;
+    let listed = lists(&world.cluster.requests_of(ACCOUNT)?) - before;
+    let report = requests.finish()?;
+    println!(
+        "kcompact: {:.1} s after the API server could be reached again, with nothing older than now, all changes were live ({listed} lists of slices); {} of {} requests lost",
+        live.as_secs_f64(),
+        report.lost(),
+        report.sent(),
+    );
+    ensure!(listed > 0, "the watch of slices went on over a compaction");
     ensure!(report.lost() == 0, "lost: {:?}", report.losses());
     Ok(())
 }

@@ -38,7 +38,9 @@ const LARGE: Size = Size { ingresses: 10_000, services: 5_000 };
 const SMALL: Size = Size { ingresses: 1_000, services: 500 };
 /// Changes of endpoints, one after the other.
 const CHANGES: usize = 1_000;
-/// Of those, how many are awaited by a client.
+/// Changes of Ingresses at once.
+const FLOOD: usize = 10_000;
+/// Of the changes of endpoints, how many are awaited by a client.
 const SEEN: usize = 50;
 /// The Service whose endpoint is a real pod.
 const LIVE: usize = 1;
@@ -128,11 +130,14 @@ fn large() -> Result<()> {
         "changes of endpoints asked the API server for {asked:?}"
     );
 
-    // As many events at once as there are Ingresses, with traffic.
+    // Ten thousand events at once, with traffic.
     let requests = SteadyRequests::start(world.client(), &target, 50);
     let flooded = Instant::now();
-    let touch = json!({ "metadata": { "annotations": { "example.com/touched": "yes" } } });
-    let touches = (0..size.ingresses).map(|index| (Method::PATCH, ingress_path(index).1, touch.clone()));
+    let touches = (0..FLOOD).map(|event| {
+        let round = (event / size.ingresses).to_string();
+        let touch = json!({ "metadata": { "annotations": { "example.com/touched": round } } });
+        (Method::PATCH, ingress_path(event % size.ingresses).1, touch)
+    });
     objects::send(api, &admin, PARALLEL, touches)?;
     let sent = flooded.elapsed();
     point(&world, &admin, &here.1)?;
@@ -157,8 +162,7 @@ fn large() -> Result<()> {
     })?;
     let report = requests.finish()?;
     println!(
-        "kscale: {} events in {:.1} s, a namespace removed: {} of {} requests lost, the next change was live {:.0} ms later",
-        size.ingresses,
+        "kscale: {FLOOD} events in {:.1} s, a namespace removed: {} of {} requests lost, the next change was live {:.0} ms later",
         sent.as_secs_f64(),
         report.lost(),
         report.sent(),

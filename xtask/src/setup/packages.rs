@@ -37,7 +37,7 @@ pub(super) const LAB: Packages = Packages {
     ],
 };
 
-/// What runs containers on the nodes of the real cluster.
+/// What runs containers on the nodes of the real cluster, and sets clocks.
 pub(super) const CLUSTER: Packages = Packages {
     purpose: "cluster",
     packages: &[
@@ -45,6 +45,7 @@ pub(super) const CLUSTER: Packages = Packages {
         package("runc", "runc"),
         package("containernetworking-plugins", "/usr/lib/cni/ptp"),
         package("iptables", "iptables"),
+        package("faketime", "faketime"),
     ],
 };
 
