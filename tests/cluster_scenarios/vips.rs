@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
     http::{Failure, Response, Target},
     load,
+    manifests::TWO_HOSTS,
 };
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use super::{
     scenario,
-    world::{LIVE, World},
+    world::{ACCOUNT, LIVE, World},
 };
 
 /// Both classes' Ingresses have this host.
@@ -34,7 +35,10 @@ spec: {pool: more}
 ";
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![scenario("vips::classes_have_and_keep_their_own", classes_have_and_keep_their_own)]
+    vec![
+        scenario("vips::classes_have_and_keep_their_own", classes_have_and_keep_their_own),
+        scenario("vips::a_pool_selects_namespaces_and_ingresses_by_their_labels", selectors),
+    ]
 }
 
 fn class(name: &str) -> String {
@@ -177,4 +181,88 @@ fn answers(world: &World, vip: IpAddr, host: &str, status: u16) -> Result<()> {
     })
     .with_context(|| format!("{host} at {vip} should get {status}; {}", world.logs()))
     .map(drop)
+}
+
+const SELECTING: &str = "
+apiVersion: xdp-ingress.io/v1alpha1
+kind: AddressPool
+metadata: {name: selecting}
+spec:
+  addresses: [10.77.0.120]
+  namespaceSelectors: [{matchLabels: {tenant: shops}}]
+  ingressSelectors: [{matchLabels: {exposure: public}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: shop
+  namespace: default
+  labels: {exposure: public}
+  annotations: {xdp-ingress.io/address-pool: selecting}
+spec:
+  ingressClassName: xdp
+  defaultBackend: {service: {name: service1, port: {number: 80}}}
+";
+/// What the chart binds with `rbac.namespaces=true`.
+const NAMESPACES: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: xdp-ingress-namespaces}
+rules: [{apiGroups: [''], resources: [namespaces], verbs: [get, list, watch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: xdp-ingress-namespaces}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: xdp-ingress-namespaces}
+subjects: [{kind: ServiceAccount, name: xdp-ingress, namespace: xdp-ingress}]
+";
+
+fn selectors() -> Result<()> {
+    let world = World::start("kselect", 1)?;
+    let wrong =
+        SELECTING.replace("{matchLabels: {tenant: shops}}", "{matchExpressions: [{key: a, operator: In}]}");
+    let refused = world.apply(&wrong).err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("In and NotIn need values"), "a selector without values: {refused}");
+    world.apply(TWO_HOSTS)?;
+    world.start_daemons()?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+    let asked = |verb: &str| {
+        anyhow::Ok(world.cluster.requests_of(ACCOUNT)?.contains_key(&format!("{verb} namespaces")))
+    };
+    ensure!(!asked("list")?, "namespaces are read though no pool selects any");
+
+    // Nobody may read namespaces: the pool says so, and all else goes on.
+    world.apply(SELECTING)?;
+    load::wait_for("an Event about the pool", LIVE, || {
+        let selector = "--field-selector=involvedObject.kind=AddressPool,involvedObject.name=selecting";
+        Ok(world
+            .cluster
+            .kubectl(&["get", "events", selector, "-A", "--output=json"])?
+            .contains("rbac.namespaces"))
+    })
+    .with_context(|| world.logs())?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+
+    // They may: the label lets the Ingress in, and out.
+    let vip: IpAddr = "10.77.0.120".parse()?;
+    let shown = || {
+        let ingress = world.get("ingress", "shop")?;
+        Ok(ingress["status"]["loadBalancer"]["ingress"][0]["ip"] == vip.to_string())
+    };
+    world.apply(NAMESPACES)?;
+    world.cluster.kubectl(&["label", "namespace", "default", "tenant=shops"])?;
+    served_by(&world, vip, HOST, "service1")?;
+    load::wait_for("the address in its status", LIVE, shown)?;
+    world.cluster.kubectl(&["label", "namespace", "default", "tenant-"])?;
+    load::wait_for("no address in its status", LIVE, || Ok(!shown()?)).with_context(|| world.logs())?;
+    world.cluster.kubectl(&["label", "namespace", "default", "tenant=shops"])?;
+    load::wait_for("the address again", LIVE, shown)?;
+    world.cluster.kubectl(&["label", "ingress", "shop", "--namespace=default", "exposure-"])?;
+    load::wait_for("no address without the Ingress's own label", LIVE, || Ok(!shown()?))?;
+
+    // And nobody watches them any longer than a pool asks for it.
+    world.cluster.kubectl(&["delete", "addresspool", "selecting"])?;
+    world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+    ensure!(asked("watch")?, "the namespaces were not watched");
+    Ok(())
 }

@@ -38,10 +38,20 @@ pub struct AddressPoolSpec {
     #[serde(default = "yes")]
     pub auto_assign: bool,
     /// Names of the namespaces whose Ingresses may have addresses of this pool (annotations `xdp-ingress.io/address` and
-    /// `xdp-ingress.io/address-pool`); empty: all. A pool for some namespaces is no class's unless its parameters name it.
+    /// `xdp-ingress.io/address-pool`), besides those that `namespaceSelectors` select; without both: all. A pool for some
+    /// Ingresses only is no class's unless its parameters name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "namespaces")]
     pub namespaces: Vec<String>,
+    /// Namespaces by their labels: those that one of these selectors matches. The daemon needs the right to list and watch
+    /// namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::selector::selectors")]
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Which Ingresses of these namespaces may, by their labels: those that one of these selectors matches; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::selector::selectors")]
+    pub ingress_selectors: Vec<LabelSelector>,
     /// Which nodes may answer for its addresses (ARP, neighbour discovery): those with labels that one of these selectors
     /// matches; empty: all. While none of them lives, nobody answers. Every node serves what arrives, selected or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

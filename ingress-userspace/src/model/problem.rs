@@ -12,6 +12,7 @@ pub enum Kind {
     Ingress,
     IngressClass,
     IngressClassParameters,
+    Namespace,
     Node,
     Secret,
     Service,

@@ -7,6 +7,7 @@ mod client;
 mod collector;
 mod kind;
 mod memory;
+mod namespaces;
 mod secrets;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ use crate::model::Kind;
 use collector::Collector;
 use kind::Watched;
 use memory::Memory;
+use namespaces::Namespaces;
 use secrets::Secrets;
 
 pub use client::client;
@@ -69,9 +71,10 @@ pub(super) fn start(client: &Client, state_dir: &Path, secrets: SecretScope) -> 
             None
         }
     };
+    let namespaces = Namespaces::new(client.clone(), updates.downgrade(), Arc::clone(&reachable));
     let (sender, receiver) = tokio::sync::watch::channel(None);
     let memory = Memory::new(state_dir);
-    tokio::spawn(Collector::new(kinds, secrets, memory.clone(), sender).run(inbox));
+    tokio::spawn(Collector::new(kinds, secrets, namespaces, memory.clone(), sender).run(inbox));
     tokio::spawn(memory.keep(receiver.clone()));
     receiver
 }

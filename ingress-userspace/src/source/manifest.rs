@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -212,6 +212,7 @@ fn known(kind: &str) -> Option<(Kind, &'static str, bool)> {
         "EndpointSlice" => (Kind::EndpointSlice, "discovery.k8s.io/v1", true),
         "Secret" => (Kind::Secret, "v1", true),
         "ConfigMap" => (Kind::ConfigMap, "v1", true),
+        "Namespace" => (Kind::Namespace, "v1", false),
         "Node" => (Kind::Node, "v1", false),
         "AddressPool" => (Kind::AddressPool, api::API_VERSION, false),
         "IngressClassParameters" => (Kind::IngressClassParameters, api::API_VERSION, false),
@@ -275,6 +276,7 @@ fn object(head: &Head, body: Body<'_>) -> Result<Option<Object>, Refused> {
         Kind::Service => typed!(Service),
         Kind::EndpointSlice => typed!(EndpointSlice),
         Kind::ConfigMap => typed!(ConfigMap),
+        Kind::Namespace => typed!(Namespace),
         Kind::Node => typed!(Node),
         Kind::AddressPool => typed!(AddressPool),
         Kind::IngressClassParameters => typed!(IngressClassParameters),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -205,7 +205,8 @@ macro_rules! kinds {
         /// As it is read from there.
         #[derive(Deserialize)]
         struct Read {
-            $($field: Vec<$kind>,)*
+            // An older daemon knew fewer kinds.
+            $(#[serde(default = "Vec::new")] $field: Vec<$kind>,)*
         }
 
         /// One object of any kind that the store holds.
@@ -296,6 +297,7 @@ kinds! {
     secrets: Secret, "`v1`; from an API server only those of type `kubernetes.io/tls`.";
     config_maps: ConfigMap, "`v1`; from manifests only, until something reads them.";
     nodes: Node, "`v1`.";
+    namespaces: Namespace, "`v1`; from an API server only while a pool selects them by their labels.";
     address_pools: AddressPool, "`xdp-ingress.io/v1alpha1`.";
     class_parameters: IngressClassParameters, "`xdp-ingress.io/v1alpha1`.";
 }

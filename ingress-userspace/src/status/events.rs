@@ -182,6 +182,7 @@ pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::Ingress => ("networking.k8s.io", "v1", "ingresses"),
         Kind::IngressClass => ("networking.k8s.io", "v1", "ingressclasses"),
         Kind::IngressClassParameters => ("xdp-ingress.io", "v1alpha1", "ingressclassparameters"),
+        Kind::Namespace => ("", "v1", "namespaces"),
         Kind::Node => ("", "v1", "nodes"),
         Kind::Secret => ("", "v1", "secrets"),
         Kind::Service => ("", "v1", "services"),

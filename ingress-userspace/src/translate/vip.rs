@@ -4,6 +4,7 @@
 //! An address that somebody has stays its own: the leader writes it into the pool's status, and whoever allocates reads it
 //! there first. So it makes no difference who is the leader, who restarts and which classes come and go.
 
+mod admission;
 mod announcement;
 mod own;
 mod pool;
@@ -23,6 +24,7 @@ use super::problems::Problems;
 use crate::api::{AddressPool, GROUP, IngressClassParametersSpec};
 use crate::model::{Downstream, ObjectRef, OwnStatus, Reason, Vip};
 use crate::source::{Key, Objects, Stored as _};
+use admission::is_everybodys;
 use pool::Pools;
 
 /// The pool of classes that name none.
@@ -220,8 +222,8 @@ fn candidates<'a>(objects: &'a Objects, request: &Request<'a>, problems: &mut Pr
     let named =
         request.parameters.as_ref().and_then(|(reference, spec)| Some((reference, spec.pool.as_deref()?)));
     let Some((reference, name)) = named else {
-        // What is for some namespaces is not for a class, which is everybody's.
-        let is_auto = |pool: &&Arc<AddressPool>| pool.spec.auto_assign && pool.spec.namespaces.is_empty();
+        // What is for some Ingresses is not for a class, which is everybody's.
+        let is_auto = |pool: &&Arc<AddressPool>| pool.spec.auto_assign && is_everybodys(&pool.spec);
         let auto = by_age(&objects.address_pools).into_iter().filter(is_auto);
         let mut names: Vec<&str> = auto.filter_map(|pool| pool.metadata.name.as_deref()).collect();
         names.sort_by_key(|name| *name != DEFAULT_POOL);

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::memory::Memory;
+use super::namespaces::{Namespaces, Watch};
 use super::secrets::Secrets;
 use super::{Heard, Update};
 use crate::model::Kind;
@@ -25,6 +26,7 @@ pub(super) struct Collector {
     missing: BTreeSet<Kind>,
     memory: Memory,
     secrets: Option<Secrets>,
+    namespaces: Namespaces,
     sender: watch::Sender<Option<Objects>>,
     is_remembered: bool,
     /// The store is not what was published last.
@@ -39,6 +41,7 @@ impl Collector {
     pub(super) fn new(
         missing: BTreeSet<Kind>,
         secrets: Option<Secrets>,
+        namespaces: Namespaces,
         memory: Memory,
         sender: watch::Sender<Option<Objects>>,
     ) -> Self {
@@ -47,6 +50,7 @@ impl Collector {
             missing,
             memory,
             secrets,
+            namespaces,
             sender,
             is_remembered: false,
             changed: false,
@@ -89,6 +93,9 @@ impl Collector {
                 }
             }
             if self.missing.is_empty() {
+                self.follow_namespaces();
+            }
+            if self.missing.is_empty() {
                 self.follow_secrets();
                 self.publish_if(self.hold.is_none());
             } else {
@@ -106,8 +113,8 @@ impl Collector {
             "the API server has not told everything yet: serving what was known before, from disk"
         );
         let mut kinds = self.missing.clone();
-        // Those that Ingresses name are asked for when all else is known.
-        kinds.insert(Kind::Secret);
+        // Those that Ingresses name and pools select are asked for when all else is known.
+        kinds.extend([Kind::Secret, Kind::Namespace]);
         self.objects.take(&kinds, remembered);
         self.is_remembered = true;
         self.changed = true;
@@ -129,6 +136,17 @@ impl Collector {
                 }
             }
             None => {}
+        }
+    }
+
+    /// A pool that selects namespaces has nothing for anybody before they are known.
+    fn follow_namespaces(&mut self) {
+        match self.namespaces.follow(&mut self.objects) {
+            Watch::Same => {}
+            Watch::Begins => {
+                self.missing.insert(Kind::Namespace);
+            }
+            Watch::Ended => self.changed = true,
         }
     }
 

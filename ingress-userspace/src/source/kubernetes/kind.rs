@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::{Node, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -62,6 +62,12 @@ watched! {
     Node, |node| if let Some(status) = &mut node.status {
         let addresses = status.addresses.take();
         *status = k8s_openapi::api::core::v1::NodeStatus { addresses, ..Default::default() };
+    };
+    // What selectors see of it are its labels.
+    Namespace, |namespace| {
+        let (name, labels) = (namespace.metadata.name.take(), namespace.metadata.labels.take());
+        let metadata = ObjectMeta { name, labels, ..ObjectMeta::default() };
+        *namespace = Namespace { metadata, ..Namespace::default() };
     };
     AddressPool;
     IngressClassParameters;
@@ -210,8 +216,8 @@ fn is_absent<K: Stored>(error: &Error) -> bool {
     match error {
         Error::InitialListFailed(kube::Error::Api(status))
         | Error::WatchStartFailed(kube::Error::Api(status)) => {
-            // A Secret that RBAC keeps from us is as good as missing: its certificate is, and all else is served.
-            status.code == 404 || (status.code == 403 && K::KIND == Kind::Secret)
+            // What RBAC keeps from us of these is as good as missing: a certificate, an address, and all else is served.
+            status.code == 404 || (status.code == 403 && matches!(K::KIND, Kind::Secret | Kind::Namespace))
         }
         _ => false,
     }
@@ -226,6 +232,12 @@ fn report<K: Stored>(error: &Error, absent: bool, failures: u32) {
             error = %chain(error),
             "a Secret that an Ingress names may not be read: give the ServiceAccount get, list and watch for it; going on \
              without"
+        );
+    } else if absent && K::KIND == Kind::Namespace {
+        tracing::warn!(
+            error = %chain(error),
+            "an AddressPool selects namespaces by their labels, which may not be read: give the ServiceAccount list and \
+             watch for namespaces (chart: rbac.namespaces=true); going on without"
         );
     } else if absent {
         tracing::warn!(

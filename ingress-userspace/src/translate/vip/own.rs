@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::pool::{Pools, admits, usable};
+use super::pool::{Pools, usable};
 use super::{ADDRESS, ADDRESS_POOL, Holder, Kept, Request, Vips};
 use crate::model::{ObjectRef, Reason};
 use crate::source::{Key, Objects};
@@ -44,9 +44,8 @@ pub(super) fn give(
                 let class = class.map(|(_, class)| format!("IngressClass {class}"));
                 class.or_else(|| taken(vips, &key, address)).or_else(|| {
                     let pool = pools.of(address)?;
-                    let admits = admits(objects, pool, &key.namespace);
-                    (!admits)
-                        .then(|| format!("AddressPool {pool}, which is not for namespace {}", key.namespace))
+                    let admits = pools.admits(objects, pool, &owned.ingress);
+                    (!admits).then(|| format!("AddressPool {pool}, which is not for this Ingress"))
                 })
             });
             vips.give(Holder::Ingress(key), request, addresses, problems);
@@ -65,7 +64,7 @@ pub(super) fn give(
     let had: Vec<Vec<IpAddr>> = choosing.iter().map(|(_, _, key, pool)| allocated(key, pool)).collect();
     for ((owned, request, key, pool), had) in choosing.iter().zip(&had) {
         let field = format!("metadata.annotations[{ADDRESS_POOL}]");
-        let is_admitted = admits(objects, pool, &key.namespace);
+        let is_admitted = pools.admits(objects, pool, &owned.ingress);
         let chosen = if is_admitted { pools.keep_or_choose(pool, had, &taken) } else { [None, None] };
         let chosen: Vec<IpAddr> = chosen.into_iter().flatten().collect();
         taken.extend(&chosen);
@@ -74,11 +73,8 @@ pub(super) fn give(
                 &owned.reference,
                 field,
                 Reason::NotFound,
-                format!(
-                    "there is no AddressPool {pool} for namespace {}; the Ingress has no VIP",
-                    key.namespace
-                ),
-                "name another pool, or have the namespace added to its spec.namespaces",
+                format!("there is no AddressPool {pool} for this Ingress; it has no VIP"),
+                "name another pool, or have its spec.namespaces, namespaceSelectors and ingressSelectors let it in",
             );
         } else if chosen.is_empty() {
             exhausted.insert(pool.clone());

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::Ingress;
 
 use super::super::order::by_age;
 use super::super::problems::Problems;
+use super::admission::Admission;
 use crate::model::Reason;
 use crate::source::{Objects, Stored as _};
 
@@ -17,9 +19,16 @@ struct Range {
     last: IpAddr,
 }
 
+/// What a pool has, and for whom.
+#[derive(Debug)]
+struct Pool {
+    ranges: Vec<Range>,
+    admission: Admission,
+}
+
 /// All pools.
 #[derive(Debug, Default)]
-pub(super) struct Pools(HashMap<String, Vec<Range>>);
+pub(super) struct Pools(HashMap<String, Pool>);
 
 impl Pools {
     pub(super) fn new(objects: &Objects, problems: &mut Problems) -> Self {
@@ -68,7 +77,8 @@ impl Pools {
                 taken.insert(range.first, (range.last, reference.name.clone()));
                 ranges.push(range);
             }
-            pools.0.insert(reference.name, ranges);
+            let admission = Admission::read(pool, objects, problems);
+            pools.0.insert(reference.name, Pool { ranges, admission });
         }
         pools
     }
@@ -95,6 +105,11 @@ impl Pools {
         [true, false].map(|v4| of(v4).or_else(|| self.first_free(pool, v4, taken)))
     }
 
+    /// Whether the Ingress may have addresses of the pool; no if there is no such pool.
+    pub(super) fn admits(&self, objects: &Objects, pool: &str, ingress: &Ingress) -> bool {
+        self.0.get(pool).is_some_and(|pool| pool.admission.admits(objects, ingress))
+    }
+
     /// Whether the address is one of the pool's.
     pub(super) fn has(&self, pool: &str, address: IpAddr) -> bool {
         self.ranges(pool).iter().any(|range| range.first <= address && address <= range.last)
@@ -109,16 +124,8 @@ impl Pools {
     }
 
     fn ranges(&self, pool: &str) -> &[Range] {
-        self.0.get(pool).map(Vec::as_slice).unwrap_or_default()
+        self.0.get(pool).map(|pool| pool.ranges.as_slice()).unwrap_or_default()
     }
-}
-
-/// Whether Ingresses of the namespace may have addresses of the pool; no if there is no such pool.
-pub(super) fn admits(objects: &Objects, pool: &str, namespace: &str) -> bool {
-    objects.address_pools.get("", pool).is_some_and(|pool| {
-        let namespaces = &pool.spec.namespaces;
-        namespaces.is_empty() || namespaces.iter().any(|one| one == namespace)
-    })
 }
 
 impl Range {
