@@ -129,6 +129,25 @@ impl Kubernetes {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What a line of shell prints for which `kubectl` and `helm` are the administrator's, in the workspace.
+    pub fn shell(&self, line: &str) -> Result<String> {
+        let programs = paths::kubernetes_bin().display().to_string();
+        let mut command = self.lab.client(1).command("sh");
+        environment(&mut command, self.lab.dir());
+        command.args(["-c", line]).current_dir(paths::workspace());
+        command.env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap_or_default()));
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// `$HOME` of [`Kubernetes::shell`].
+    pub fn home(&self) -> PathBuf {
+        self.lab.dir().join("kubernetes")
+    }
+
     /// Leaves everything up; `cargo xtask cluster down` removes it.
     pub fn keep(mut self) -> Result<()> {
         self.nodes.iter_mut().for_each(KubeNode::keep);

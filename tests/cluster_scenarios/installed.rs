@@ -17,6 +17,7 @@ use super::scenario;
 use world::{Installed, NAME, PATIENCE, pods_that_answer, with};
 
 mod conformance;
+mod docs;
 mod others;
 mod world;
 
@@ -35,6 +36,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ];
     trials.extend(others::trials());
     trials.extend(conformance::trials());
+    trials.extend(docs::trials());
     trials.extend([
         scenario("installed::a_rollout_breaks_no_connection_and_loses_no_request", rollout),
         scenario("installed::a_killed_daemon_disturbs_its_own_connections_only", killed_daemon),
@@ -43,7 +45,7 @@ pub(super) fn trials() -> Vec<Trial> {
             "installed::an_upgrade_changes_the_daemons_and_uninstall_leaves_nothing",
             upgrade_and_uninstall,
         ),
-        scenario("installed::it_serves_where_kube_proxy_programs_iptables", iptables),
+        scenario("installed::plain_manifests_serve_where_kube_proxy_programs_iptables", iptables),
         // Last: the node does not come back.
         scenario("installed::new_connections_are_good_again_soon_after_a_node_died", node_dies),
     ]);
@@ -185,18 +187,28 @@ fn without_api_server() -> Result<()> {
 
 fn upgrade_and_uninstall() -> Result<()> {
     with(|installed| {
+        let [install, trouble] = ["docs/install.md", "docs/troubleshooting.md"];
+        docs::run(installed, (install, "Talos", 0), &[])?;
+        let status = docs::run(installed, (install, "With Helm", 0), &[])?;
+        ensure!(status.contains("node1"), "no status at the end of the installation: {status}");
+        docs::run(installed, (trouble, "Troubleshooting", 0), &[])?;
+        docs::run(installed, (trouble, "A node is to be taken out", 0), &[])?;
         let key = || installed.get(&["secret", "-n", NAME, "xdp-ingress-membership"]);
         let before = key()?["data"].clone();
-        installed.install(&["podLabels.wave=two", "xdpMode=generic"])?;
+        let changes = [("helm upgrade", "--set podLabels.wave=two --set xdpMode=generic")];
+        docs::run(installed, (install, docs::UPGRADE, 0), &changes)?;
+        installed.wait_for_daemon_set(NAME, NAME)?;
         ensure!(key()?["data"] == before, "an upgrade keeps the key of the membership");
         let pod = installed.get(&["pod", "-n", NAME, &installed.pod_on(0)?])?;
         ensure!(pod["metadata"]["labels"]["wave"] == "two", "the upgrade did not reach the pods");
 
-        installed.kubernetes.helm(&["uninstall", NAME, "-n", NAME, "--wait"])?;
+        docs::run(installed, (install, docs::UPGRADE, 1), &[("helm uninstall", "--wait")])?;
         load::wait_for("the pods to be gone", PATIENCE, || {
             Ok(installed.get(&["pods", "-n", NAME])?["items"].as_array().is_some_and(Vec::is_empty))
         })?;
-        for kind in ["clusterrole", "clusterrolebinding", "ingressclass", "addresspool"] {
+        let kinds = installed.kubernetes.kubectl(&["get", "crd", "-o", "name"])?;
+        ensure!(!kinds.contains("xdp-ingress"), "left behind: {kinds}");
+        for kind in ["clusterrole", "clusterrolebinding", "ingressclass"] {
             let names = installed.kubernetes.kubectl(&["get", kind, "-o", "name"])?;
             ensure!(!names.contains("xdp-ingress") && !names.contains("/xdp"), "left behind: {names}");
         }

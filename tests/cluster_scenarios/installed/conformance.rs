@@ -371,6 +371,10 @@ client outside. `cargo xtask conformance` runs them and writes this page.
 Set for the host rules: `nginx.ingress.kubernetes.io/ssl-redirect: \"false\"`, because one host is asked over both
 schemes there; without it a host with TLS is redirected to https, as ingress-nginx does.
 
+Of Kubernetes' own end-to-end tests (`k8s.io/kubernetes/test/e2e/network`, looked through at 1.37) none has an Ingress
+controller take part: `Ingress API`, `IngressClass API`, `IngressClass` and `DefaultIngressClass` ask the API server alone
+what it stores, and those of load balancers are about Services of type LoadBalancer, which this version does not serve.
+
 | Feature | Scenario | Result |
 |---|---|---|
 ";

@@ -1,12 +1,23 @@
-//! Objects as other programs write them: cert-manager's HTTP-01 solver with the Secret that follows, and the canary
-//! Ingress of Flagger and Argo Rollouts.
+//! Objects as other programs write and remove them: cert-manager's HTTP-01 solver with the Secret that follows, the canary
+//! Ingress of Flagger and Argo Rollouts, and the namespace controller, which takes everything with a namespace.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
-use ingress_tests::lab::load;
+use ingress_tests::{
+    cluster::POD_IMAGE,
+    lab::{
+        http::{Target, get},
+        load::{self, SteadyRequests},
+    },
+};
 use libtest_mimic::Trial;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use serde_json::Value;
 
 use super::{
     scenario,
@@ -17,6 +28,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("installed::an_http01_solver_answers_and_secrets_come_rotate_and_go", solver_and_secret),
         scenario("installed::a_canary_ingress_leaves_the_stable_path_alone", canary),
+        scenario("installed::a_namespace_takes_its_routes_and_addresses_and_nothing_else", namespace_goes),
     ]
 }
 
@@ -153,5 +165,85 @@ fn canary() -> Result<()> {
         installed
             .until(&target, |answer| answer.echo().is_ok_and(|echo| echo.pod.starts_with("web-")))
             .map(drop)
+    })
+}
+
+/// A tenant with an Ingress at the class's VIP, one at an address of its own, and pods.
+const TEAM: &str = r#"apiVersion: v1
+kind: Namespace
+metadata: {name: team}
+---
+apiVersion: xdp-ingress.io/v1alpha1
+kind: AddressPool
+metadata: {name: team}
+spec: {addresses: [10.77.0.120], autoAssign: false}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shop, namespace: team, labels: {app: shop}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: backend
+      image: IMAGE
+      imagePullPolicy: Never
+      env: [{name: XDP_INGRESS_LAB_ECHO, value: "shop anywhere 8080"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: team}
+spec: {selector: {app: shop}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shared, namespace: team}
+spec:
+  ingressClassName: xdp
+  rules: [{host: shop.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 80}}}}]}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: own, namespace: team, annotations: {xdp-ingress.io/address-pool: team}}
+spec:
+  ingressClassName: xdp
+  rules: [{host: shop.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 80}}}}]}}]
+"#;
+
+fn namespace_goes() -> Result<()> {
+    with(|installed| {
+        installed.kubernetes.apply(&TEAM.replace("IMAGE", POD_IMAGE))?;
+        let shared = Installed::target("shop.example.com", "/");
+        let own = Target::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 120)), "shop.example.com", "/");
+        for target in [&shared, &own] {
+            installed.until(target, |answer| answer.echo().is_ok_and(|echo| echo.pod == "shop"))?;
+        }
+        let used =
+            || -> Result<Value> { Ok(installed.get(&["addresspool", "team"])?["status"]["used"].clone()) };
+        load::wait_for("the pool to say that its address is used", PATIENCE, || Ok(used()? == 1))?;
+        let others =
+            SteadyRequests::start(installed.client(), &Installed::target("web.example.com", "/"), 40);
+
+        let deleted = Instant::now();
+        installed.kubernetes.kubectl(&["delete", "namespace", "team", "--wait=false"])?;
+        let gone = installed.until(&shared, |answer| answer.status == 404)?;
+        load::wait_for("nobody to answer at the address of its own", PATIENCE, || {
+            installed.client().run(|| Ok(get(&own, Duration::from_secs(1)).is_err()))
+        })?;
+        load::wait_for("the address to be free again", PATIENCE, || Ok(used()? == 0))?;
+        let names = ["get", "namespaces", "--output=name"];
+        load::wait_for("the namespace to be gone", PATIENCE, || {
+            Ok(!installed.kubernetes.kubectl(&names)?.contains("namespace/team"))
+        })?;
+        let report = others.finish()?;
+        println!(
+            "installed: routes of a deleted namespace were gone after {:.1} s, it after {:.1} s; {} of {} requests of others lost",
+            gone.as_secs_f64(),
+            deleted.elapsed().as_secs_f64(),
+            report.lost(),
+            report.sent(),
+        );
+        installed.kubernetes.kubectl(&["delete", "addresspool", "team"])?;
+        ensure!(report.lost() == 0, "lost: {:?}", report.losses());
+        Ok(())
     })
 }

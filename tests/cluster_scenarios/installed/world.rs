@@ -18,6 +18,8 @@ use ingress_tests::{
 };
 use serde_json::Value;
 
+use super::docs;
+
 /// How long something may take that needs images unpacked, probes and a drain on three nodes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(150);
 /// Release and namespace.
@@ -47,10 +49,10 @@ pub(super) fn with(scenario: impl FnOnce(&mut Installed) -> Result<()>) -> Resul
     result.with_context(|| installed.logs())
 }
 
-/// A small cluster of its own, where kube-proxy programs iptables.
+/// A small cluster of its own, where kube-proxy programs iptables and nobody has helm.
 pub(super) fn beside_iptables(scenario: impl FnOnce(&Installed) -> Result<()>) -> Result<()> {
     let installed = Installed { kubernetes: Kubernetes::up("kubeipt", 1, ProxyMode::Iptables)? };
-    installed.install(&[]).and_then(|()| scenario(&installed)).with_context(|| installed.logs())
+    installed.install_plainly().and_then(|()| scenario(&installed)).with_context(|| installed.logs())
 }
 
 /// Removes the cluster, if there is one.
@@ -72,6 +74,17 @@ impl Installed {
             arguments.extend(["--set", value]);
         }
         self.kubernetes.helm(&arguments)?;
+        self.until_served()
+    }
+
+    /// The same by the plain manifests, as their page says.
+    fn install_plainly(&self) -> Result<()> {
+        docs::write_pool(self)?;
+        docs::run(self, ("deploy/manifests/README.md", "Plain manifests", 0), &[])?;
+        self.until_served()
+    }
+
+    fn until_served(&self) -> Result<()> {
         self.kubernetes.apply(&backend("web", "web.example.com"))?;
         self.wait_for_daemon_set(NAME, NAME)?;
         self.wait_for_daemon_set("default", "web")?;

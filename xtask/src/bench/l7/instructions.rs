@@ -41,7 +41,9 @@ fn count(backend: &Backend, rounds: usize) -> Result<f64> {
     let ours = Ours::prepare("instructions", backend, &Authority::new()?.issue(&[HOST])?)?;
     let log = paths::xtask_dir().join("bench/cachegrind.log");
     let mut command = Command::new("valgrind");
-    command.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]).args(&ours.command);
+    command
+        .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
+        .args(&ours.command);
     let mut daemon = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
