@@ -124,10 +124,11 @@ impl Http2 {
         let activity = Rc::new(Activity { last: Cell::new(Instant::now()), streams: Cell::new(0) });
         let service = service_fn(|request| {
             let (this, info, activity) = (Rc::clone(&self), Rc::clone(&info), Rc::clone(&activity));
-            async move {
+            // Boxed, since tokio moves a task some five times on its way, and an exchange is thousands of bytes.
+            Box::pin(async move {
                 let stream = Stream::new(activity);
                 Ok::<_, Infallible>(exchange::exchange(&this, &info, request, stream).await)
-            }
+            })
         });
         let mut connection = pin!(self.builder.serve_connection(stream, service));
         let ended = tokio::select! {

@@ -1,17 +1,15 @@
 //! One finished request as one line, in the two formats. Pure but for the clock. Called by `AccessLog`.
 
 use std::io::Write as _;
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, SystemTime};
 
 use super::{Finished, Note};
 
 /// The time of day as text; rendered anew once a second.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    second: i64,
-    nanoseconds: i64,
+    second: u64,
+    nanoseconds: u32,
     /// `24/Nov/2026:23:38:40 +0000`
     nginx: String,
     /// `2026-11-24T23:38:40`
@@ -20,17 +18,16 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn read(&mut self) {
-        // As exact as the kernel's tick, at a fraction of the price.
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        self.nanoseconds = now.tv_nsec;
-        if now.tv_sec != self.second || self.iso.is_empty() {
-            self.set(now.tv_sec);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.nanoseconds = now.subsec_nanos();
+        if now.as_secs() != self.second || self.iso.is_empty() {
+            self.set(now.as_secs());
         }
     }
 
-    fn set(&mut self, second: i64) {
+    fn set(&mut self, second: u64) {
         self.second = second;
-        let time = jiff::Timestamp::from_second(second).unwrap_or_default();
+        let time = jiff::Timestamp::from_second(second.cast_signed()).unwrap_or_default();
         self.nginx = time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
         self.iso = time.strftime("%Y-%m-%dT%H:%M:%S").to_string();
     }

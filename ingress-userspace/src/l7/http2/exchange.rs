@@ -45,19 +45,19 @@ pub(super) async fn exchange(
     let handshake = Handshake::of(&mut request);
     let (parts, body) = request.into_parts();
     let planned = handshake.map_err(|answer| (IngressSlot::OTHER, answer)).and_then(|handshake| {
-        let mut plan = plan(http2, connection, &parts)?;
+        let (plan, mut head) = plan(http2, connection, &parts)?;
         if let Some(handshake) = &handshake {
-            if plan.head.version == Version::HTTP_2 {
+            if head.version == Version::HTTP_2 {
                 return Err((plan.ingress, Answer::NO_WEBSOCKET));
             }
-            handshake.ask(&mut plan.head.headers);
+            handshake.ask(&mut head.headers);
         }
-        Ok((plan, handshake))
+        Ok((plan, head, handshake))
     });
     let (ingress, result) = match planned {
-        Ok((plan, handshake)) => {
+        Ok((plan, head, handshake)) => {
             let (ingress, hsts) = (plan.ingress, plan.hsts);
-            let forwarded = forward(http2, connection, &parts, plan, body, stream, handshake).await;
+            let forwarded = forward(http2, connection, &parts, plan, (head, body), stream, handshake).await;
             (ingress, with_hsts(forwarded, hsts))
         }
         Err((ingress, answer)) => (ingress, Err(answer)),
@@ -78,13 +78,17 @@ struct Plan {
     forwarding: Forwarding,
     /// The longest body that is allowed.
     body_limit: u64,
-    head: Parts,
-    /// What `head` was made with, to make it again.
+    /// What the head for the endpoint was made with, to make it again.
     id: RequestId,
     edits: HeadEdits,
 }
 
-fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Plan, (IngressSlot, Answer)> {
+/// The plan, and the head for the endpoint.
+fn plan(
+    http2: &Http2,
+    connection: &ConnectionInfo,
+    parts: &Parts,
+) -> Result<(Plan, Parts), (IngressSlot, Answer)> {
     let target = head::target(parts).map_err(|answer| (IngressSlot::OTHER, answer))?;
     let live = http2.worker.live();
     match decide(&live, &target.head(parts, connection)) {
@@ -100,18 +104,8 @@ fn plan(http2: &Http2, connection: &ConnectionInfo, parts: &Parts) -> Result<Pla
             let filters = &route.route.filters;
             let body_limit = filters.body_limit.map_or(u64::MAX, NonZeroU64::get);
             let forwarding = filters.forwarding;
-            Ok(Plan {
-                cluster,
-                choice,
-                hsts,
-                ingress: route.ingress,
-                transport,
-                forwarding,
-                body_limit,
-                head,
-                id,
-                edits,
-            })
+            let ingress = route.ingress;
+            Ok((Plan { cluster, choice, hsts, ingress, transport, forwarding, body_limit, id, edits }, head))
         }
     }
 }
@@ -121,7 +115,7 @@ async fn forward(
     connection: &ConnectionInfo,
     parts: &Parts,
     plan: Plan,
-    body: Incoming,
+    (head, body): (Parts, Incoming),
     stream: Stream,
     handshake: Option<Handshake>,
 ) -> Result<Response<ResponseBody>, Answer> {
@@ -145,7 +139,7 @@ async fn forward(
         let head = target.upstream(parts, connection, &plan.id, &plan.edits, transport)?;
         Ok(Request::from_parts(head, RequestBody::Empty))
     };
-    let mut request = Request::from_parts(plan.head.clone(), body);
+    let mut request = Request::from_parts(head, body);
     let mut tried = Vec::new();
     let started = Instant::now();
     let read_timeout = plan.forwarding.read_timeout.unwrap_or(timeouts::READ);

@@ -23,7 +23,7 @@ pub(super) fn rows(backend: &Backend) -> Result<Vec<Row>> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         .context("cannot raise the limit of open files")?;
     let mut used = [0.0; 3];
-    for (index, proxy) in proxies::all(backend, Peers::Still)?.iter().enumerate() {
+    for (index, proxy) in proxies::all(backend, Peers::Small)?.iter().enumerate() {
         step.progress(proxy.name);
         let connect = || -> Result<Vec<_>> {
             (0..CONNECTIONS).map(|_| ask(proxy.http)).collect::<Result<_>>().context(proxy.name)

@@ -11,7 +11,7 @@ use ingress_tests::lab::tls::Identity;
 use ingress_tests::paths;
 
 use super::load::HOST;
-use super::proxies::{Backend, Change, HOSTS, PATHS, Proxy, changed_host, directory};
+use super::proxies::{Backend, Change, PATHS, Proxy, changed_host, directory};
 use super::server::{PROXY_CORE, Server, free_address};
 
 /// A daemon that can be started.
@@ -23,13 +23,13 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// Writes its manifests below `name` and chooses its addresses.
-    pub(super) fn prepare(name: &str, backend: &Backend, identity: &Identity) -> Result<Self> {
+    /// Writes its manifests below `name` and chooses its addresses. `hosts`: how many beside the one with everything.
+    pub(super) fn prepare(name: &str, backend: &Backend, identity: &Identity, hosts: usize) -> Result<Self> {
         let (http, https, admin) = (free_address()?, free_address()?, free_address()?);
         let directory = directory(name)?;
         let manifests = directory.join("manifests");
         fs::create_dir_all(&manifests)?;
-        fs::write(manifests.join("bench.yaml"), manifest(backend, identity))?;
+        fs::write(manifests.join("bench.yaml"), manifest(backend, identity, hosts))?;
         let change = manifests.join("change.yaml");
         fs::write(&change, changed_manifest(None))?;
         let command = vec![
@@ -80,7 +80,7 @@ fn changed_manifest(more: Option<usize>) -> String {
     ingress("change", &changed_host(more), &["/".to_owned()])
 }
 
-fn manifest(backend: &Backend, identity: &Identity) -> String {
+fn manifest(backend: &Backend, identity: &Identity, hosts: usize) -> String {
     let mut text =
         "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: xdp}\nspec: {controller: xdp-ingress.io/controller}\n"
             .to_owned();
@@ -89,7 +89,7 @@ fn manifest(backend: &Backend, identity: &Identity) -> String {
     text += upgrade;
     let _ = writeln!(text, "  tls: [{{hosts: [{HOST}], secretName: bench}}]");
     let paths: Vec<_> = (0..PATHS).map(|path| format!("/path-{path}")).collect();
-    for host in 0..HOSTS {
+    for host in 0..hosts {
         text += &ingress(&format!("host-{host}"), &format!("host-{host}.example"), &paths);
     }
     let indent = |pem: &str| pem.trim().replace('\n', "\n    ");

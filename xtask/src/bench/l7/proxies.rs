@@ -21,11 +21,22 @@ pub(super) const HOSTS: usize = 1000;
 /// Paths of each of them.
 pub(super) const PATHS: usize = 10;
 
-/// Whether nginx and HAProxy can be made to reload. One process is the cheaper way to run when they need not.
+/// How the proxies are set up. One process is the cheaper way to run for nginx and HAProxy when they need not reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peers {
     Still,
     Reloading,
+    /// Without the many hosts: what reading them leaves behind would hide what connections need.
+    Small,
+}
+
+impl Peers {
+    const fn hosts(self) -> usize {
+        match self {
+            Self::Still | Self::Reloading => HOSTS,
+            Self::Small => 0,
+        }
+    }
 }
 
 /// A proxy under load.
@@ -92,11 +103,9 @@ pub(super) fn backend() -> Result<Backend> {
 
 /// Ours, nginx, HAProxy: in this order.
 pub(super) fn all(backend: &Backend, peers: Peers) -> Result<[Proxy; 3]> {
-    let mut names = vec![HOST.to_owned()];
-    names.extend((0..HOSTS).map(|host| format!("host-{host}.example")));
     let identity = Authority::new()?.issue(&[HOST])?;
     Ok([
-        Ours::prepare("xdp-ingress", backend, &identity)?.start()?,
+        Ours::prepare("xdp-ingress", backend, &identity, peers.hosts())?.start()?,
         nginx_proxy(backend, &identity, peers)?,
         haproxy(backend, &identity, peers)?,
     ])
@@ -144,7 +153,7 @@ fn nginx_proxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<P
              proxy_set_header Connection upgrade; {headers} }} }}\n",
         log = directory.join("access.log").display(),
     );
-    for host in 0..HOSTS {
+    for host in 0..peers.hosts() {
         let _ = write!(
             fixed,
             "server {{ listen {http}; server_name host-{host}.example; keepalive_requests 1000000000; "
@@ -201,7 +210,7 @@ fn haproxy(backend: &Backend, identity: &Identity, peers: Peers) -> Result<Proxy
     // As its ingress controller does it: a map from host and path to the backend's name.
     let map = directory.join("hosts.map");
     let mut entries = String::new();
-    for host in 0..HOSTS {
+    for host in 0..peers.hosts() {
         for path in 0..PATHS {
             let _ = writeln!(entries, "host-{host}.example/path-{path}/ small");
         }
