@@ -7,7 +7,9 @@
 mod address;
 mod announce;
 mod bpf_log;
+mod conflict;
 mod engine;
+mod findings;
 mod heartbeat;
 mod load;
 
@@ -30,6 +32,7 @@ use ingress_common::abi::{Config as Behaviour, DEFAULT_MAX_FLOWS};
 use ingress_common::hash::FlowKey;
 use tokio::sync::watch;
 
+pub use findings::{Conflict, Findings};
 pub use ingress_common::abi::MAX_CANDIDATES;
 pub use load::{Attachment, Mode, StartError};
 pub use neighbour::Way;
@@ -100,6 +103,7 @@ pub struct L4 {
     orders: watch::Sender<Orders>,
     picture: watch::Receiver<Picture>,
     tunnelled_mtu: watch::Receiver<Option<u16>>,
+    findings: watch::Receiver<Findings>,
     attachments: Vec<Attachment>,
     counters: maps::Counters,
     pin_path: PathBuf,
@@ -144,6 +148,7 @@ impl L4 {
         let (orders, order_inbox) = watch::channel(Orders::default());
         let (publish_picture, picture) = watch::channel(Picture::default());
         let (publish_mtu, tunnelled_mtu) = watch::channel(None);
+        let (publish_findings, findings) = watch::channel(Findings::default());
         let (peers, peers_inbox) = watch::channel(Vec::new());
         let (publish_surroundings, surroundings) = watch::channel(neighbour::Surroundings::default());
         tokio::spawn(neighbour::follow(netlink.clone(), changes, peers_inbox, publish_surroundings));
@@ -171,6 +176,9 @@ impl L4 {
             addresses: address::Addresses::default(),
             packets,
             schedule: announce::Schedule::new(config.announce_interval),
+            watch: conflict::Watch::new(config.announce_interval),
+            ears: announce::Ears::new(),
+            findings: publish_findings,
             pulse: heartbeat::Pulse::new(),
             heartbeat: Some(loaded.heartbeat),
             takeover,
@@ -180,6 +188,7 @@ impl L4 {
             orders,
             picture,
             tunnelled_mtu,
+            findings,
             attachments: loaded.attachments,
             counters: loaded.counters,
             pin_path: config.pin_path,
@@ -214,6 +223,11 @@ impl L4 {
         self.tunnelled_mtu.clone()
     }
 
+    /// What this node alone sees to be wrong with the VIPs. Ends when the front does.
+    pub fn findings(&self) -> watch::Receiver<Findings> {
+        self.findings.clone()
+    }
+
     /// Whether this node takes new flows. Its established ones go on either way.
     pub fn drain(&self, draining: bool) {
         self.orders.send_modify(|orders| orders.draining = draining);
@@ -221,7 +235,8 @@ impl L4 {
 
     /// What it does now.
     pub fn status(&self) -> Status {
-        status::status(&self.node_name, &self.attachments, &self.picture.borrow(), &self.counters)
+        let findings = self.findings.borrow().clone();
+        status::status(&self.node_name, &self.attachments, &self.picture.borrow(), findings, &self.counters)
     }
 
     /// Finds out what would become of a packet that arrives here: the function returned takes some tenths of a second, and

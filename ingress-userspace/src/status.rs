@@ -63,6 +63,17 @@ pub async fn run(client: Client, config: Config, published: watch::Receiver<Publ
     candidate.release().await;
 }
 
+/// Writes Events about what one node alone sees, whoever is the leader; returns when the sender of `seen` is dropped.
+/// `problems`: those of a value.
+pub async fn tell<T: Send + Sync>(
+    client: Client,
+    config: Config,
+    seen: watch::Receiver<T>,
+    problems: impl Fn(&T) -> Arc<Vec<Problem>>,
+) {
+    events::run(&client, &config.identity, None, seen, problems).await;
+}
+
 /// Returns when the sender of `published` is dropped.
 async fn write(
     client: &Client,
@@ -70,6 +81,7 @@ async fn write(
     leadership: &Leadership,
     published: watch::Receiver<Published>,
 ) {
+    let problems = |published: &Published| Arc::clone(&published.problems);
     loop {
         let mut closing = published.clone();
         tokio::select! {
@@ -87,7 +99,7 @@ async fn write(
             () = closed(&mut closing) => return,
             () = ingress::run(client, &config.field_manager, leadership, published.clone()) => {}
             () = own::run(client, &config.field_manager, leadership, published.clone()) => {}
-            () = events::run(client, &config.identity, leadership, published.clone()) => {}
+            () = events::run(client, &config.identity, Some(leadership), published.clone(), problems) => {}
         }
     }
 }

@@ -241,7 +241,11 @@ fn show_snapshot(snapshot: &Snapshot) -> String {
         writeln!(text, "other listeners {downstream:?}").unwrap();
     }
     for node in &snapshot.nodes {
-        let drain = if node.intent == NodeIntent::Drain { " drain" } else { "" };
+        let drain = match node.intent {
+            NodeIntent::Serve => "",
+            NodeIntent::Avoid => " avoid",
+            NodeIntent::Drain => " drain",
+        };
         writeln!(text, "node {} {:?} weight {}{drain}", node.name, node.addresses, node.weight).unwrap();
     }
     text.push_str(&show_table(&snapshot.routes));

@@ -145,6 +145,15 @@ fn classes_have_and_keep_their_own() -> Result<()> {
         routes.as_secs_f64() * 1e3,
         left.elapsed().as_secs_f64() * 1e3
     );
+
+    // Somebody else on the link has one of them too.
+    world.client().ip(&format!("addr add {b}/32 dev eth0\n"))?;
+    load::wait_for("an Event about the pool of the address that another host has", LIVE, || {
+        let selector = "--field-selector=involvedObject.kind=AddressPool,involvedObject.name=more";
+        let events = world.cluster.kubectl(&["get", "events", selector, "--output=json"])?;
+        Ok(events.contains("AddressConflict") && events.contains(&format!("answers for {b}")))
+    })
+    .with_context(|| world.logs())?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl World {
         let kubeconfig = self.account()?;
         for node in self.lab.nodes() {
             let mut command = node.daemon_command_from("kubernetes");
-            command.arg("--kubeconfig").arg(&kubeconfig);
+            command.arg("--kubeconfig").arg(&kubeconfig).args(["--announce-interval", "1s"]);
             node.launch(command)?;
         }
         self.lab.nodes().iter().try_for_each(Node::wait_until_ready)

@@ -116,8 +116,9 @@ spec:
 
 fn node_object(node: &Node) -> String {
     let mut yaml = format!(
-        "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nspec: {{}}\nstatus:\n  addresses:\n",
-        node.name()
+        "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{kubernetes.io/hostname: {name}}}\nspec: {{}}\n\
+         status:\n  addresses:\n",
+        name = node.name()
     );
     for address in node.addresses() {
         let _ = writeln!(yaml, "    - type: InternalIP\n      address: \"{address}\"");

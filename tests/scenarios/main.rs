@@ -6,6 +6,7 @@ use anyhow::Result;
 use ingress_tests::lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod announcement;
 mod changes;
 mod coexistence;
 mod daemon;
@@ -27,6 +28,7 @@ fn main() -> std::process::ExitCode {
         examples::trials(),
         changes::trials(),
         membership::trials(),
+        announcement::trials(),
         promise::trials(),
         routed::trials(),
         packets::trials(),

@@ -154,12 +154,18 @@ async fn serve_objects(
         .clone()
         .zip(arguments.daemon_set.clone())
         .map(|(client, name)| tokio::spawn(async move { Installation::find(client, &name).await }));
+    if let (Some(client), Some(findings)) = (client.clone(), daemon.findings()) {
+        let problems = |findings: &l4::Findings| Arc::new(findings.problems.clone());
+        // Ends with the front.
+        tokio::spawn(status::tell(client, status::Config::new(daemon.node()), findings, problems));
+    }
     let mut reporter = Reporter::new(client, daemon.node(), receiver);
     reporter.start_with(&first);
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
 
     let mut ticket_key = pin!(follow_ticket_key(arguments, daemon));
     let mut tunnels = pin!(daemon.follow_tunnels());
+    let mut findings = pin!(daemon.log_findings());
     loop {
         tokio::select! {
             change = next_change(&mut objects, &mut translator) => {
@@ -170,6 +176,7 @@ async fn serve_objects(
             }
             never = &mut ticket_key => match never {},
             never = &mut tunnels => match never {},
+            never = &mut findings => match never {},
             () = stop.asked() => break,
         }
     }

@@ -1,17 +1,19 @@
 //! Tells the link that this node now owns a VIP: gratuitous ARP and unsolicited neighbour advertisements, in a short
 //! burst and then from time to time. `engine` says what is owned and when something changed; `frame` makes the bytes.
-//! Questions are answered by the XDP program, not here.
+//! Questions are answered by the XDP program, not here. `ears` hears who else answers.
 
+mod ears;
 mod frame;
 mod socket;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ingress_common::abi::Mac;
 use tracing::{debug, warn};
 
+pub(crate) use ears::Ears;
 pub(crate) use socket::PacketSocket;
 
 /// When the announcements of a burst go out, counted from its start: at once, and again for those who lost it.
@@ -87,6 +89,14 @@ pub(crate) fn announce(socket: &PacketSocket, vip: IpAddr, link: u32, mac: Mac) 
         }
     }
     debug!(%vip, link, %mac, "announced");
+}
+
+/// Asks on that interface whether somebody else has the VIP. `link_local`: the interface's IPv6 address, for IPv6.
+pub(crate) fn ask(socket: &PacketSocket, vip: IpAddr, link: u32, mac: Mac, link_local: Option<Ipv6Addr>) {
+    let Some(frame) = frame::question(vip, mac.octets(), link_local) else { return };
+    if let Err(error) = socket.send(link, &frame) {
+        debug!(%vip, link, %error, "cannot ask who has the VIP");
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! wish to drain, works out what shall be (`sync`), writes it, and announces owned VIPs. Started by `L4::start`; ends
 //! when the handle is dropped, and leaves program and maps working.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,9 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::address::Addresses;
-use super::announce::{PacketSocket, Schedule, announce};
+use super::announce::{Ears, PacketSocket, Schedule, announce, ask};
+use super::conflict::{Claim, Watch};
+use super::findings::{Conflict, Findings, Unanswered};
 use super::heartbeat::{HeartbeatThread, Pulse};
 use super::load::Takeover;
 use super::maps::Heartbeat;
@@ -66,6 +68,9 @@ pub(crate) struct Engine {
     pub(crate) addresses: Addresses,
     pub(crate) packets: PacketSocket,
     pub(crate) schedule: Schedule,
+    pub(crate) watch: Watch,
+    pub(crate) ears: Ears,
+    pub(crate) findings: watch::Sender<Findings>,
     pub(crate) pulse: Pulse,
     pub(crate) heartbeat: Option<Heartbeat>,
     /// Until the tables are in place for the first time, where an earlier version's program runs on.
@@ -82,6 +87,7 @@ struct Memory {
     /// When the tables were in place for the first time.
     in_place: Option<Instant>,
     liveness: BTreeMap<String, Liveness>,
+    unanswered: Unanswered,
     heartbeat: Option<HeartbeatThread>,
     has_failed: bool,
 }
@@ -97,13 +103,20 @@ impl Engine {
                 continue;
             }
             self.announce_due(&memory);
+            self.ask_due(&memory).await;
+            self.tell_findings(&memory);
             let longest = if self.handover.is_waiting() { HANDOVER_TURN } else { TURN };
-            let until_due = self.schedule.next().map(|at| at.saturating_duration_since(Instant::now()));
+            let next = self.schedule.next().into_iter().chain(self.watch.next()).min();
+            let until_due = next.map(|at| at.saturating_duration_since(Instant::now()));
             let wake_at = Instant::now() + until_due.map_or(longest, |until| until.min(longest));
             let is_over = tokio::select! {
                 changed = self.orders.changed() => changed.is_err(),
                 _ = self.view.changed() => false,
                 _ = self.surroundings.changed() => false,
+                claim = self.ears.next() => {
+                    self.hear(claim, &memory);
+                    false
+                }
                 () = sleep_until(wake_at.into()) => false,
             };
             if is_over {
@@ -125,6 +138,7 @@ impl Engine {
         }
         let surroundings = self.surroundings.borrow_and_update().clone();
         let uplinks = self.uplinks(&surroundings);
+        let returned = returned(&memory.liveness, &view.peers);
         let input = Input {
             own_name: &self.own_name,
             now: Instant::now(),
@@ -135,6 +149,7 @@ impl Engine {
             },
             snapshot: &snapshot,
             view: &view,
+            returned: &returned,
             ways: &surroundings.ways,
             uplinks: &uplinks,
             behaviour: &self.behaviour,
@@ -157,8 +172,13 @@ impl Engine {
 
         let has_changed = view.peers != memory.liveness;
         memory.liveness = view.peers;
-        self.schedule.own(Instant::now(), desired.owned_by(&self.own_name), has_changed);
-        self.log_owners(memory.applied.as_ref(), &desired);
+        let now = Instant::now();
+        self.schedule.own(now, desired.owned_by(&self.own_name), has_changed);
+        self.watch.own(now, desired.owned_by(&self.own_name), has_changed);
+        self.ears.listen(&uplinks);
+        self.ears.own(desired.owned_by(&self.own_name).collect());
+        memory.unanswered.update(now, &snapshot, &desired, &self.own_name, uplinks.len());
+        self.tell_owners(memory.applied.as_ref(), &desired, start.elapsed());
         if memory.heartbeat.is_none()
             && let Some(map) = self.heartbeat.take()
         {
@@ -274,28 +294,89 @@ impl Engine {
     }
 
     fn announce_due(&mut self, memory: &Memory) {
-        let due = self.schedule.due(Instant::now());
-        if due.is_empty() {
-            return;
+        for vip in self.schedule.due(Instant::now()) {
+            self.announce(vip, memory);
         }
-        let uplinks = self.uplinks(&self.surroundings.borrow());
-        let silent = memory.applied.as_ref().map(|applied| &applied.silent);
-        for vip in due {
-            let is_on = |uplink: &&(String, Uplink)| {
-                !silent.and_then(|silent| silent.get(&vip)).is_some_and(|on| on.contains(&uplink.1.ifindex))
-            };
-            for (_, uplink) in uplinks.iter().filter(is_on) {
-                announce(&self.packets, vip, uplink.ifindex, uplink.mac);
+    }
+
+    fn announce(&self, vip: IpAddr, memory: &Memory) {
+        for uplink in self.announced_on(vip, memory) {
+            announce(&self.packets, vip, uplink.ifindex, uplink.mac);
+        }
+    }
+
+    /// The uplinks on which this node answers for a VIP of its own.
+    fn announced_on(&self, vip: IpAddr, memory: &Memory) -> Vec<Uplink> {
+        let silent = memory.applied.as_ref().and_then(|applied| applied.silent.get(&vip));
+        let uplinks = self.uplinks(&self.surroundings.borrow()).into_iter().map(|(_, uplink)| uplink);
+        uplinks.filter(|uplink| !silent.is_some_and(|on| on.contains(&uplink.ifindex))).collect()
+    }
+
+    /// Asks the link who else has the VIPs of this node.
+    async fn ask_due(&mut self, memory: &Memory) {
+        let mut link_locals = BTreeMap::new();
+        for vip in self.watch.due(Instant::now()) {
+            for uplink in self.announced_on(vip, memory) {
+                let link = uplink.ifindex;
+                if vip.is_ipv6() && !link_locals.contains_key(&link) {
+                    // One that cannot be read is as good as none: IPv6 is not asked about there.
+                    link_locals.insert(link, self.netlink.link_local(link).await.ok().flatten());
+                }
+                let link_local = link_locals.get(&link).copied().flatten();
+                ask(&self.packets, vip, link, uplink.mac, link_local);
             }
         }
     }
 
-    fn log_owners(&self, before: Option<&Desired>, now: &Desired) {
+    /// Somebody else answers for a VIP of this node.
+    fn hear(&mut self, claim: Claim, memory: &Memory) {
+        let mut next = Some(claim);
+        while let Some(claim) = next {
+            if self.watch.heard(Instant::now(), claim) {
+                self.announce(claim.vip, memory);
+            }
+            next = self.ears.another();
+        }
+    }
+
+    /// Brings up to date what only this node sees.
+    fn tell_findings(&self, memory: &Memory) {
+        let surroundings = self.surroundings.borrow();
+        let conflict = |claim: Claim| {
+            let link = surroundings.links.iter().find(|link| link.index == claim.link);
+            let is_its = |way: &Way| matches!(way, Way::Link { to, .. } if *to == claim.mac);
+            let node = surroundings.ways.iter().find(|(_, way)| is_its(way));
+            Conflict {
+                vip: claim.vip,
+                mac: claim.mac.to_string(),
+                interface: link.map_or_else(|| claim.link.to_string(), |link| link.name.clone()),
+                node: node.map(|(name, _)| name.clone()),
+            }
+        };
+        let conflicts: Vec<Conflict> = self.watch.conflicts().into_iter().map(conflict).collect();
+        let problems = memory.unanswered.problems(Instant::now(), &self.own_name, &conflicts);
+        self.findings.send_if_modified(|findings| {
+            let found = Findings { conflicts, problems, claims: self.watch.claims(), ..findings.clone() };
+            let is_new = *findings != found;
+            *findings = found;
+            is_new
+        });
+    }
+
+    fn tell_owners(&self, before: Option<&Desired>, now: &Desired, took: Duration) {
+        let mut takeovers = 0;
         for (vip, owner) in &now.owners {
             let former = before.and_then(|before| before.owners.get::<IpAddr>(vip));
             if former != Some(owner) {
                 info!(%vip, owner, is_self = *owner == self.own_name, "owner of the VIP");
+                takeovers += u64::from(former.is_some() && *owner == self.own_name);
             }
+        }
+        if takeovers > 0 {
+            self.findings.send_modify(|findings| {
+                findings.takeovers += takeovers;
+                findings.last_takeover_us = took.as_micros() as u64;
+            });
         }
     }
 
@@ -323,4 +404,14 @@ impl Engine {
             warn!("the membership did not end cleanly");
         }
     }
+}
+
+/// Peers that were down before and serve now: one that starts joins first, so these have been serving all the time.
+pub(crate) fn returned(
+    before: &BTreeMap<String, Liveness>,
+    now: &BTreeMap<String, Liveness>,
+) -> BTreeSet<String> {
+    let was_down = |name: &String| before.get(name) == Some(&Liveness::Down);
+    let serving = now.iter().filter(|(_, liveness)| **liveness == Liveness::Serving);
+    serving.map(|(name, _)| name).filter(|name| was_down(name)).cloned().collect()
 }

@@ -146,6 +146,18 @@ impl Netlink {
             .collect())
     }
 
+    /// The link-local IPv6 address of an interface; `None`: it has none that can be used.
+    pub(crate) async fn link_local(&self, link: u32) -> Result<Option<Ipv6Addr>, rtnetlink::Error> {
+        let request = self.handle.address().get().set_link_index_filter(link);
+        let messages: Vec<_> = request.execute().try_collect().await?;
+        Ok(messages.iter().find_map(|message| {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(IpAddr::V6(v6)) if v6.is_unicast_link_local() => Some(*v6),
+                _ => None,
+            })
+        }))
+    }
+
     pub(crate) async fn loopback_addresses(&self) -> Result<Vec<LoopbackAddress>, rtnetlink::Error> {
         let request = self.handle.address().get().set_link_index_filter(LOOPBACK);
         let messages: Vec<_> = request.execute().try_collect().await?;

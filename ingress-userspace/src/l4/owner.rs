@@ -2,7 +2,7 @@
 //! bound on the VIPs per node. A pure function of names and addresses, so that all nodes agree without talking.
 //! Moving an owner breaks no connection (every node forwards), so an even spread is worth a few moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -57,36 +57,45 @@ const RELEASE_AFTER: Duration = Duration::from_millis(800);
 
 /// Delays the move of a VIP from a living node to another until the tables of all nodes are of the same age. The
 /// former owner remembers the flows; the new one has to look for them along the slots' order, and while two nodes
-/// have different orders such a walk can miss the node that it looks for. From a dead node a VIP moves at once.
+/// have different orders such a walk can miss the node that it looks for. From a dead node a VIP moves at once; and so it does
+/// to a node that returns from behind a partition, which has been answering all the time.
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
     /// Who owns what, as this node acts on it.
     current: BTreeMap<IpAddr, String>,
     /// Who shall own it, and since when that is so.
     coming: BTreeMap<IpAddr, (String, Instant)>,
+    /// Who returned from behind a partition, and when. They are heard one after the other, so the last one to be heard may move
+    /// a VIP to one that was heard a moment earlier.
+    returned: BTreeMap<String, Instant>,
     /// This node has been there before.
     has_joined: bool,
 }
 
 impl Handover {
     /// The owners to act on. `target` is what [`owners`] says; `without_self` what it says without this node: a node
-    /// that has just come finds its VIPs in others' hands. `is_up`: whether a node still forwards.
+    /// that has just come finds its VIPs in others' hands. `returned`: who was behind a partition until now. `is_up`: whether a node still forwards.
     pub(crate) fn owners(
         &mut self,
         now: Instant,
         own_name: &str,
         target: &BTreeMap<IpAddr, &str>,
         without_self: &BTreeMap<IpAddr, &str>,
+        returned: &BTreeSet<String>,
         is_up: impl Fn(&str) -> bool,
     ) -> BTreeMap<IpAddr, String> {
         let is_first = !std::mem::replace(&mut self.has_joined, true);
+        self.returned.retain(|_, at| now.saturating_duration_since(*at) < RELEASE_AFTER);
+        self.returned.extend(returned.iter().map(|name| (name.clone(), now)));
         let mut before = std::mem::take(&mut self.current);
         let mut waiting = std::mem::take(&mut self.coming);
         for (&vip, &owner) in target {
             let former = before
                 .remove(&vip)
                 .or_else(|| without_self.get(&vip).filter(|_| is_first).map(|former| (*former).to_owned()));
-            let Some(former) = former.filter(|former| former != owner && is_up(former)) else {
+            let moves_late =
+                |former: &String| former != owner && is_up(former) && !self.returned.contains_key(owner);
+            let Some(former) = former.filter(moves_late) else {
                 self.current.insert(vip, owner.to_owned());
                 continue;
             };
@@ -111,7 +120,7 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::{Duration, Instant};
 
@@ -153,7 +162,9 @@ mod tests {
         let now = start + Duration::from_millis(ms);
         let others = if target == own { BTreeMap::new() } else { BTreeMap::from([(VIP, target)]) };
         let owners =
-            handover.owners(now, own, &BTreeMap::from([(VIP, target)]), &others, |node| up.contains(&node));
+            handover.owners(now, own, &BTreeMap::from([(VIP, target)]), &others, &BTreeSet::new(), |node| {
+                up.contains(&node)
+            });
         owners[&VIP].clone()
     }
 
@@ -191,7 +202,14 @@ mod tests {
         let target = BTreeMap::from([(VIP, "new")]);
         let others = BTreeMap::from([(VIP, "old")]);
         let at = |handover: &mut Handover, ms| {
-            handover.owners(start + Duration::from_millis(ms), "new", &target, &others, |_| true)[&VIP]
+            handover.owners(
+                start + Duration::from_millis(ms),
+                "new",
+                &target,
+                &others,
+                &BTreeSet::new(),
+                |_| true,
+            )[&VIP]
                 .clone()
         };
         assert_eq!(at(&mut handover, 0), "old");

@@ -9,6 +9,7 @@ use ingress_common::abi::Count;
 use ingress_common::steer::Reason;
 use serde::{Deserialize, Serialize};
 
+use super::findings::Findings;
 use super::load::Attachment;
 use super::maps::{self, Counters};
 use super::neighbour::Way;
@@ -124,6 +125,9 @@ pub struct Status {
     pub reasons: BTreeMap<String, u64>,
     /// What does not work right now.
     pub problem: Option<String>,
+    /// What this node alone sees of the VIPs.
+    #[serde(default)]
+    pub findings: Findings,
 }
 
 /// Reads all counters. Those that cannot be read are 0.
@@ -155,6 +159,7 @@ pub(crate) fn status(
     node: &str,
     interfaces: &[Attachment],
     picture: &Picture,
+    findings: Findings,
     counters: &Counters,
 ) -> Status {
     let counts = counts(picture, counters);
@@ -198,5 +203,6 @@ pub(crate) fn status(
             .map(|(reason, packets)| (reason.to_owned(), packets))
             .collect(),
         problem: picture.problem.clone(),
+        findings,
     }
 }

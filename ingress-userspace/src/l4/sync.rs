@@ -38,6 +38,8 @@ pub enum Standing {
     Joining,
     /// Takes new flows.
     Serving,
+    /// Keeps its flows and VIPs, takes no new flows while others do: Kubernetes holds it for not ready.
+    Unready,
     /// Keeps its flows, takes no new ones.
     Draining,
 }
@@ -48,6 +50,7 @@ impl std::fmt::Display for Standing {
             Self::Down => "down",
             Self::Joining => "joining",
             Self::Serving => "serving",
+            Self::Unready => "unready",
             Self::Draining => "draining",
         })
     }
@@ -63,6 +66,8 @@ pub(crate) struct Input<'a> {
     pub(crate) own: Liveness,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) view: &'a View,
+    /// Peers that were down and serve now without having joined: they have been serving all the time, behind a partition.
+    pub(crate) returned: &'a BTreeSet<String>,
     pub(crate) ways: &'a BTreeMap<String, Way>,
     /// By name.
     pub(crate) uplinks: &'a [(String, Uplink)],
@@ -165,6 +170,7 @@ fn standing(input: &Input<'_>, name: &str, intent: NodeIntent) -> Standing {
         (Liveness::Down, _) => Standing::Down,
         (Liveness::Joining, _) => Standing::Joining,
         (Liveness::Serving, NodeIntent::Serve) => Standing::Serving,
+        (Liveness::Serving, NodeIntent::Avoid) => Standing::Unready,
         (Liveness::Serving, NodeIntent::Drain) | (Liveness::Draining, _) => Standing::Draining,
     }
 }
@@ -182,7 +188,7 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
         let way = (node.name != input.own_name)
             .then(|| input.ways.get(&node.name).copied().unwrap_or(Way::NoRoute));
         let mut entry = Node { key: [key.0 as u32, (key.0 >> 32) as u32], ..Node::default() };
-        let has_sockets = matches!(standing, Standing::Serving | Standing::Draining);
+        let has_sockets = !matches!(standing, Standing::Down | Standing::Joining);
         if has_sockets || node.name == input.own_name {
             entry.flags |= Node::ALIVE;
             let accepts = standing == Standing::Serving && node.weight > 0;
@@ -263,12 +269,18 @@ fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, d
     }
     let target = groups(input, desired, |_| true);
     let without_self = groups(input, desired, |name| name != input.own_name);
-    let owners = handover.owners(input.now, input.own_name, &owners(target), &owners(without_self), |n| {
-        desired
-            .placed
-            .iter()
-            .any(|node| node.name == n && matches!(node.standing, Standing::Serving | Standing::Draining))
-    });
+    let is_up = |owner: &str| {
+        let its = desired.placed.iter().find(|node| node.name == owner);
+        its.is_some_and(|node| !matches!(node.standing, Standing::Down | Standing::Joining))
+    };
+    let owners = handover.owners(
+        input.now,
+        input.own_name,
+        &owners(target),
+        &owners(without_self),
+        input.returned,
+        is_up,
+    );
     let sources: BTreeMap<IpAddr, &VipIntent> =
         input.snapshot.vips.iter().map(|vip| (vip.address, vip)).collect();
     for &address in &desired.addresses {
@@ -293,7 +305,7 @@ fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, d
 }
 
 /// The VIPs of each source, with the nodes that may own them: of those that its pool selects and that are `allowed`, those that
-/// take new flows. A draining node hands its VIPs over as well, unless there is nobody else.
+/// serve. A draining node hands its VIPs over as well, unless there is nobody else.
 fn groups<'a>(input: &Input<'_>, desired: &'a Desired, allowed: impl Fn(&str) -> bool) -> Vec<Group<'a>> {
     let mut by_source: BTreeMap<&ObjectRef, Vec<&VipIntent>> = BTreeMap::new();
     for vip in input.snapshot.vips.iter().filter(|vip| desired.addresses.contains(&vip.address)) {
@@ -302,17 +314,18 @@ fn groups<'a>(input: &Input<'_>, desired: &'a Desired, allowed: impl Fn(&str) ->
     by_source
         .into_values()
         .map(|vips| {
-            let with = |standing: Standing| -> Vec<&str> {
+            let with = |wanted: &[Standing]| -> Vec<&str> {
                 let selected = desired.placed.iter().filter(|node| {
-                    node.standing == standing
+                    wanted.contains(&node.standing)
                         && allowed(&node.name)
                         && vips.iter().all(|vip| vip.announcement.allows(&node.name))
                 });
                 selected.map(|node| node.name.as_str()).collect()
             };
-            let mut candidates = with(Standing::Serving);
+            // One that is not ready may be cut off from the API server, and believe that it owns what it did.
+            let mut candidates = with(&[Standing::Serving, Standing::Unready]);
             if candidates.is_empty() {
-                candidates = with(Standing::Draining);
+                candidates = with(&[Standing::Draining]);
             }
             Group { vips: vips.iter().map(|vip| vip.address).collect(), candidates }
         })

@@ -8,8 +8,11 @@ pub enum NodeIntent {
     /// Takes new flows.
     #[default]
     Serve,
-    /// Keeps its flows, takes no new ones: cordoned (`spec.unschedulable`) or labelled
-    /// `node.kubernetes.io/exclude-from-external-load-balancers`.
+    /// Takes new flows only where nobody else does: Kubernetes holds it for not ready. It may be wrong (a kubelet that does not
+    /// reach the API server), and the node itself may not know of it, so its VIPs stay.
+    Avoid,
+    /// Keeps its flows, takes no new ones and no VIPs: cordoned (`spec.unschedulable`), labelled
+    /// `node.kubernetes.io/exclude-from-external-load-balancers`, out of service or about to be removed.
     Drain,
 }
 
@@ -22,6 +25,6 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Share of new flows relative to the others; 1 by default, 0 means none.
     pub weight: u32,
-    /// Serve or drain.
+    /// Serve, avoid or drain.
     pub intent: NodeIntent,
 }

@@ -158,6 +158,24 @@ fn front(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
             ([("node", node.name.as_str())], f64::from(u8::from(node.state == l4::Standing::Serving)))
         }),
     )?;
+    let findings = &l4.findings;
+    let claimed: Vec<String> = findings.conflicts.iter().map(|conflict| conflict.vip.to_string()).collect();
+    out.gauge(
+        "vip_conflict",
+        "1 while another host answers for a VIP that this node owns",
+        findings
+            .conflicts
+            .iter()
+            .zip(&claimed)
+            .map(|(conflict, vip)| ([("vip", vip.as_str()), ("mac", conflict.mac.as_str())], 1.0)),
+    )?;
+    out.counter("vip_claims", "Answers of others for VIPs that this node owns", [(NONE, findings.claims)])?;
+    out.counter("vip_takeovers", "VIPs that this node got from another one", [(NONE, findings.takeovers)])?;
+    out.gauge(
+        "vip_takeover_seconds",
+        "How long the last of these took, from when this node knew until its program answered",
+        [(NONE, findings.last_takeover_us as f64 / 1e6)],
+    )?;
     out.gauge(
         "vip_owned",
         "1 if this node answers ARP and neighbour discovery for the VIP",

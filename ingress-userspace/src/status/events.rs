@@ -1,9 +1,11 @@
 //! Tells the users of an object what is wrong with it: an Event (events.k8s.io/v1) on the object for each problem, shown
-//! by `kubectl describe` and `kubectl events`. Runs while this daemon leads; `notebook` decides which Events and when.
+//! by `kubectl describe` and `kubectl events`. Runs while this daemon leads, and everywhere for what only one node sees; `notebook` decides which Events and when.
 //! Best effort: a lost Event is not worth a retry storm, and problems are in the log, in metrics and in
 //! `xdp-ingress status` anyway.
 
 mod notebook;
+
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,7 +18,7 @@ use tokio::time::timeout;
 
 use super::clock::{Moment, sleep_until};
 use super::lease::{Leadership, REQUEST_TIMEOUT};
-use super::{Published, why};
+use super::why;
 use crate::model::{Kind, Problem};
 use notebook::{Next, Notebook};
 
@@ -29,19 +31,21 @@ const MAX_NOTE: usize = 1024;
 /// Names are DNS subdomains, at most 253 characters; room for a dot and the hash.
 const MAX_NAME: usize = 253 - 17;
 
-/// Ends when this daemon no longer leads, or the sender of `published` is dropped.
-pub(super) async fn run(
+/// Ends when this daemon no longer leads (if it must lead for these Events), or the sender of `published` is dropped.
+pub(super) async fn run<T: Send + Sync>(
     client: &Client,
     instance: &str,
-    leadership: &Leadership,
-    mut published: watch::Receiver<Published>,
+    leadership: Option<&Leadership>,
+    mut published: watch::Receiver<T>,
+    problems: impl Fn(&T) -> Arc<Vec<Problem>>,
 ) {
     let mut notebook = Notebook::new(Moment::now());
-    notebook.problems(Moment::now(), &published.borrow_and_update().problems);
+    let latest = |published: &mut watch::Receiver<T>| problems(&published.borrow_and_update());
+    notebook.problems(Moment::now(), &latest(&mut published));
     loop {
         let wake = match notebook.next(Moment::now()) {
             Next::Report(problem) => {
-                if !leadership.held() {
+                if leadership.is_some_and(|leadership| !leadership.held()) {
                     return;
                 }
                 match timeout(REQUEST_TIMEOUT * 2, report(client, instance, &problem)).await {
@@ -73,7 +77,7 @@ pub(super) async fn run(
                 if changed.is_err() {
                     return;
                 }
-                notebook.problems(Moment::now(), &published.borrow_and_update().problems);
+                notebook.problems(Moment::now(), &latest(&mut published));
             }
             () = async {
                 match wake {

@@ -10,6 +10,9 @@ use crate::source::{Objects, Stored as _};
 
 /// `kubectl explain` does not know this well-known label; its presence alone counts, whatever its value.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Taints of nodes that are, or will be in a moment, no more: set by administrators, and by the cluster autoscaler (the cloud
+/// provider's controllers take such nodes off their load balancers too).
+const LEAVING: [&str; 2] = ["node.kubernetes.io/out-of-service", "ToBeDeletedByClusterAutoscaler"];
 /// Where a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Share of new flows relative to the other nodes.
@@ -18,8 +21,19 @@ const WEIGHT: &str = "xdp-ingress.io/weight";
 const MAX_WEIGHT: u32 = 1000;
 
 /// All nodes, by name.
+///
+/// Where Kubernetes holds more than half of those that serve for not ready, it is rather its own trouble than theirs, and they
+/// all serve on.
 pub(super) fn nodes(objects: &Objects, problems: &mut Problems) -> Vec<Node> {
-    objects.nodes.iter().map(|(_, node)| translate(node, &node.reference(), problems)).collect()
+    let mut nodes: Vec<Node> =
+        objects.nodes.iter().map(|(_, node)| translate(node, &node.reference(), problems)).collect();
+    let count = |intent| nodes.iter().filter(|node| node.intent == intent).count();
+    if count(NodeIntent::Avoid) > count(NodeIntent::Serve) {
+        for node in nodes.iter_mut().filter(|node| node.intent == NodeIntent::Avoid) {
+            node.intent = NodeIntent::Serve;
+        }
+    }
+    nodes
 }
 
 /// The zone of a node, by its well-known label.
@@ -29,13 +43,30 @@ pub(super) fn zone(objects: &Objects, node: Option<&str>) -> Option<String> {
 }
 
 fn translate(node: &NodeObject, reference: &ObjectRef, problems: &mut Problems) -> Node {
-    let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
-    let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDE));
     Node {
         name: reference.name.clone(),
         addresses: addresses(node, reference, problems),
         weight: weight(node, reference, problems),
-        intent: if unschedulable || excluded { NodeIntent::Drain } else { NodeIntent::Serve },
+        intent: intent(node),
+    }
+}
+
+fn intent(node: &NodeObject) -> NodeIntent {
+    let spec = node.spec.as_ref();
+    let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let drains = spec.and_then(|spec| spec.unschedulable).unwrap_or(false)
+        || node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDE))
+        || node.metadata.deletion_timestamp.is_some()
+        || taints.iter().any(|taint| LEAVING.contains(&&*taint.key));
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is = |name: &str| conditions.iter().find(|one| one.type_ == name).map(|one| &*one.status);
+    // Without the condition nobody has said anything: a manifest.
+    let is_ready =
+        is("Ready").is_none_or(|status| status == "True") && is("NetworkUnavailable") != Some("True");
+    match (drains, is_ready) {
+        (true, _) => NodeIntent::Drain,
+        (false, false) => NodeIntent::Avoid,
+        (false, true) => NodeIntent::Serve,
     }
 }
 

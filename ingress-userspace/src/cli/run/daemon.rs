@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::Change;
 use crate::cli::config::RunArgs;
-use crate::l4::{Generation, L4};
+use crate::l4::{Findings, Generation, L4};
 use crate::l7::L7;
 use crate::l7::tls::tickets::Seed;
 use crate::model::Problem;
@@ -130,6 +132,24 @@ impl Daemon {
         std::future::pending().await
     }
 
+    /// What this node alone sees of the VIPs.
+    pub(super) fn findings(&self) -> Option<watch::Receiver<Findings>> {
+        lock(&self.l4).as_ref().map(L4::findings)
+    }
+
+    /// Keeps logging what this node alone sees to be wrong. Never returns.
+    pub(super) async fn log_findings(&self) -> std::convert::Infallible {
+        if let Some(mut findings) = self.findings() {
+            let mut before = Vec::new();
+            while findings.changed().await.is_ok() {
+                let now = findings.borrow_and_update().problems.clone();
+                log_problems(&before, &now);
+                before = now;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Ends the front's part of the daemon; the program stays in the kernel.
     pub(super) async fn stop_front(&self) {
         let l4 = lock(&self.l4).take();
@@ -140,6 +160,7 @@ impl Daemon {
 
     fn picture(&self) -> Status {
         let not_ready = admin::Daemon::ready(self).err();
+        let l4 = lock(&self.l4).as_ref().map(L4::status);
         let served = lock(&self.served);
         let state = match (&served.last, served.draining) {
             (None, _) => State::Starting,
@@ -156,7 +177,10 @@ impl Daemon {
                     changes: served.changes.clone(),
                     ..SnapshotStatus::of(&last.snapshot)
                 },
-                last.problems.iter().map(ProblemStatus::from).collect(),
+                {
+                    let own = l4.iter().flat_map(|l4| &l4.findings.problems);
+                    last.problems.iter().chain(own).map(ProblemStatus::from).collect()
+                },
             ),
         };
         drop(served);
@@ -169,7 +193,7 @@ impl Daemon {
             uptime_seconds: self.started.elapsed().as_secs(),
             snapshot,
             problems,
-            l4: lock(&self.l4).as_ref().map(L4::status),
+            l4,
             l7: self.l7.get().map(L7::stats).map(Into::into).unwrap_or_default(),
         }
     }

@@ -8,7 +8,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 #[repr(C)]
 struct LinkAddress {
     family: u16,
-    /// Network byte order; not used for sending whole frames.
+    /// Network byte order; not used for sending whole frames, where it is 0.
     protocol: u16,
     ifindex: i32,
     hatype: u16,
@@ -32,16 +32,18 @@ impl PacketSocket {
 
     /// Sends `frame`, Ethernet header included, out of the interface with index `link`.
     pub(crate) fn send(&self, link: u32, frame: &[u8]) -> io::Result<()> {
-        self.0.send_to(frame, &address(link)).map(drop)
+        self.0.send_to(frame, &address(link, 0)).map(drop)
     }
 }
 
-fn address(link: u32) -> SockAddr {
+/// The interface with index `link`, for frames of this type.
+pub(super) fn address(link: u32, ethertype: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `LinkAddress` has the layout of the platform's `sockaddr_ll` (asserted above for its size), is valid
     // for any bytes, and is smaller and no more aligned than the storage.
     let view = unsafe { storage.view_as::<LinkAddress>() };
     view.family = rustix::net::AddressFamily::PACKET.as_raw();
+    view.protocol = ethertype.to_be();
     view.ifindex = link.cast_signed();
     // SAFETY: the first `size_of::<LinkAddress>()` bytes hold an initialised address of family AF_PACKET.
     unsafe { SockAddr::new(storage, size_of::<LinkAddress>() as u32) }

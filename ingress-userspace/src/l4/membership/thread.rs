@@ -31,6 +31,12 @@ const REBIND_AFTER: Duration = Duration::from_secs(1);
 enum Command {
     Declare(Vec<Declared>),
     Announce(Announced),
+    /// The thread stands still for so long.
+    #[cfg(test)]
+    Freeze(Duration),
+    /// It ends without a word, as with its machine.
+    #[cfg(test)]
+    Vanish,
 }
 
 /// The running membership. Dropping it tells the peers that this node leaves, and ends the thread.
@@ -99,6 +105,18 @@ impl Membership {
         self.view.clone()
     }
 
+    /// As if the machine gave it no CPU.
+    #[cfg(test)]
+    pub(crate) fn freeze(&self, time: Duration) {
+        self.command(Command::Freeze(time));
+    }
+
+    /// As if its machine had crashed.
+    #[cfg(test)]
+    pub(crate) fn vanish(self) {
+        self.command(Command::Vanish);
+    }
+
     fn command(&self, command: Command) {
         if let Some(commands) = &self.commands {
             // The thread ends only with this handle, so there is always somebody to receive.
@@ -152,6 +170,10 @@ impl Runner {
                 match self.inbox.try_recv() {
                     Ok(Command::Declare(nodes)) => self.declare(now, nodes),
                     Ok(Command::Announce(announced)) => self.members.announce(now, announced),
+                    #[cfg(test)]
+                    Ok(Command::Freeze(time)) => std::thread::sleep(time),
+                    #[cfg(test)]
+                    Ok(Command::Vanish) => return,
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => return self.leave(),
                 }
@@ -341,58 +363,4 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-    use std::time::Duration;
-
-    use super::super::{Config, Declared, Key, Liveness, View};
-    use super::{Announced, Membership};
-
-    fn config(port: u16, key: &[u8]) -> Config {
-        Config { port, key: Key::new(key), ..Config::default() }
-    }
-
-    /// Three "nodes" on three addresses of the loopback network.
-    fn nodes() -> Vec<Declared> {
-        (1..=3)
-            .map(|i| Declared {
-                name: format!("n{i}"),
-                addresses: vec![IpAddr::V4(Ipv4Addr::new(127, 77, 0, i))],
-            })
-            .collect()
-    }
-
-    fn sees(view: &View, name: &str, liveness: Liveness) -> bool {
-        view.peers.get(name) == Some(&liveness)
-    }
-
-    async fn until(membership: &Membership, what: impl Fn(&View) -> bool) {
-        let mut view = membership.view();
-        let found = tokio::time::timeout(Duration::from_secs(5), view.wait_for(|v| what(v))).await;
-        assert!(found.is_ok(), "view stays {:?}", membership.view().borrow());
-    }
-
-    #[tokio::test]
-    async fn three_nodes_meet_drain_and_leave_over_real_sockets() {
-        let port = 40_947;
-        let start = |name: &str, key: &[u8]| {
-            let membership = Membership::start(name.to_owned(), config(port, key)).unwrap();
-            membership.declare(nodes());
-            membership.announce(Announced::Serving);
-            membership
-        };
-        let (one, two, stranger) = (
-            start("n1", b"0123456789abcdef0123456789abcdef"),
-            start("n2", b"0123456789abcdef0123456789abcdef"),
-            start("n3", b"another key, but the same port.."),
-        );
-        until(&one, |v| sees(v, "n2", Liveness::Serving)).await;
-        until(&two, |v| sees(v, "n1", Liveness::Serving)).await;
-        assert_eq!(one.view().borrow().peers["n3"], Liveness::Down);
-        two.announce(Announced::Draining);
-        until(&one, |v| sees(v, "n2", Liveness::Draining)).await;
-        drop(two);
-        until(&one, |v| sees(v, "n2", Liveness::Down) && v.settled).await;
-        drop(stranger);
-    }
-}
+mod tests;

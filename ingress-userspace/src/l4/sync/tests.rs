@@ -1,6 +1,6 @@
 //! What the front is told, as plain data: a cluster in, tables out, without a kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,6 +70,7 @@ impl World {
             own: self.own,
             snapshot: &self.snapshot,
             view: &self.view,
+            returned: &BTreeSet::new(),
             ways: &self.ways,
             uplinks: &[
                 ("eth0".into(), Uplink { ifindex: 7, mac: OWN, reserved: 0 }),
@@ -90,7 +91,7 @@ impl World {
 fn established() -> Handover {
     let mut handover = Handover::default();
     let gone = BTreeMap::from([("198.51.100.1".parse().unwrap(), "gone")]);
-    handover.owners(Instant::now(), "a", &gone, &gone, |_| false);
+    handover.owners(Instant::now(), "a", &gone, &gone, &BTreeSet::new(), |_| false);
     handover
 }
 
@@ -144,6 +145,7 @@ fn exactly_one_node_answers_for_each_address() {
                 own: Liveness::Serving,
                 snapshot: &world.snapshot,
                 view: &world.view,
+                returned: &BTreeSet::new(),
                 ways: &world.ways,
                 uplinks: &[],
                 behaviour: &Config::default(),
@@ -298,4 +300,19 @@ fn a_vip_is_silent_on_uplinks_that_are_not_selected() {
     let desired = world.desired();
     assert!(desired.silent.len() == 2 && desired.silent.values().all(|on| *on == [7].into()));
     assert!(desired.addrs4.values().all(|addr| addr.is_silent_on(0) && !addr.is_silent_on(1)));
+}
+
+/// Kubernetes holds b for not ready, and it answers our heartbeats.
+#[test]
+fn a_node_that_is_not_ready_keeps_its_flows_and_vips_and_gets_no_new_flows() {
+    let mut world = World::new();
+    let before = world.desired();
+    world.snapshot.nodes[1].intent = NodeIntent::Avoid;
+    let desired = world.desired();
+    assert_eq!(
+        desired.nodes[&NodeIndex(1)].flags & (Node::ALIVE | Node::DRAINING),
+        Node::ALIVE | Node::DRAINING
+    );
+    assert_eq!((desired.candidates.len(), accepting(&desired).len()), (3, 2));
+    assert_eq!(desired.owners, before.owners, "it may not know what Kubernetes thinks");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeCondition, NodeStatus, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -58,10 +58,13 @@ watched! {
         }
     };
     Secret;
-    // The kubelet reports the node's health every few minutes.
+    // The kubelet reports the node's health every few minutes; what it said before is not read.
     Node, |node| if let Some(status) = &mut node.status {
-        let addresses = status.addresses.take();
-        *status = k8s_openapi::api::core::v1::NodeStatus { addresses, ..Default::default() };
+        let conditions = status.conditions.take().into_iter().flatten();
+        let read = conditions.filter(|one| ["Ready", "NetworkUnavailable"].contains(&&*one.type_));
+        let bare = |one: NodeCondition| NodeCondition { type_: one.type_, status: one.status, ..NodeCondition::default() };
+        let conditions = Some(read.map(bare).collect());
+        *status = NodeStatus { addresses: status.addresses.take(), conditions, ..NodeStatus::default() };
     };
     // What selectors see of it are its labels.
     Namespace, |namespace| {

@@ -1,6 +1,8 @@
 //! A cluster in memory, with a clock of its own: heartbeats and gossip of a hundred nodes, lost datagrams, nodes that
 //! crash, freeze and are cut off. The same seed gives the same history.
 
+mod ownership;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
