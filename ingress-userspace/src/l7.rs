@@ -13,6 +13,8 @@ pub mod http1;
 pub mod http2;
 pub mod listener;
 pub mod live;
+pub mod origin;
+pub mod proxy_protocol;
 pub mod retry;
 pub mod router;
 mod runtime;

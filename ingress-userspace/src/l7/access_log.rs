@@ -5,7 +5,7 @@
 mod render;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -122,6 +122,8 @@ pub struct UpstreamPart {
 pub struct Finished<'a> {
     /// The connection it came by.
     pub connection: &'a ConnectionInfo,
+    /// Whose it is: a proxy's client, where a trusted proxy made the connection.
+    pub client: IpAddr,
     /// Where it is counted.
     pub ingress: IngressSlot,
     /// What the client got; 499 if it went away first.
@@ -204,6 +206,7 @@ mod tests {
             ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
         let finished = Finished {
             connection: &connection,
+            client: connection.client.ip(),
             ingress: IngressSlot::OTHER,
             status: 200,
             received: 1,

@@ -62,7 +62,7 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     let mut edits = HeadEdits::default();
     let policy = router.client_policy(head.host);
     // By plain HTTP the redirect to HTTPS comes first.
-    let (first, last) = if head.scheme == Scheme::Https { (policy, None) } else { (None, policy) };
+    let (first, last) = if head.origin.scheme == Scheme::Https { (policy, None) } else { (None, policy) };
     if let Some(policy) = first
         && let Err(early) = filter::client_auth::request(&policy.source, head, &mut edits)
     {

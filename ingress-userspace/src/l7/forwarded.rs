@@ -1,8 +1,7 @@
 //! Which header fields cross the proxy, and the `X-Forwarded-*` family that it sets. Used by the HTTP/1 engine (bytes)
 //! and by `http2` (hyper's `HeaderMap`), so that the rule exists once.
 //!
-//! What a client says about itself is dropped and set anew from the connection. (A list of trusted proxies whose word
-//! counts will be asked here, and only here.)
+//! What a client says about itself is dropped and set anew, from what `origin` believes.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -10,7 +9,8 @@ use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{ConnectionInfo, RequestHead, Scheme};
+use super::head::{RequestHead, Scheme};
+use super::origin::Origin;
 
 /// Fields that belong to one connection, not to the message (RFC 9110 7.6.1), and `Proxy` (httpoxy). Lower case.
 /// The engines write framing, `Upgrade` and `Connection` of their own where they need them.
@@ -41,10 +41,10 @@ const FORWARDED: [&str; 12] = [
     "x-scheme",
 ];
 
-/// Whether a request's header field goes on to the backend as it is. Names with an underscore don't, as with
+/// Whether a request's header field goes on to the backend as it is. Names with an underscore don't unless wanted, as with
 /// ingress-nginx: CGI-like backends read `X_Forwarded_For` as `X-Forwarded-For`.
-pub fn keeps_request_header(name: &[u8]) -> bool {
-    !is_hop_by_hop(name) && !is_forwarded(name) && !name.contains(&b'_')
+pub fn keeps_request_header(name: &[u8], underscores: bool) -> bool {
+    !is_hop_by_hop(name) && !is_forwarded(name) && (underscores || !name.contains(&b'_'))
 }
 
 /// Whether a response's header field goes on to the client as it is.
@@ -81,36 +81,48 @@ pub(super) fn connection_lines(client: IpAddr, port: u16, scheme: Scheme) -> Box
     out.into_boxed_slice()
 }
 
-/// Appends the lines `X-Forwarded-For/-Proto/-Port/-Host`, `X-Real-IP` and `X-Request-ID`.
-pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &RequestId) {
-    out.extend_from_slice(&head.connection.forwarded_lines);
+/// Appends the lines `X-Forwarded-For/-Proto/-Port/-Host`, `X-Real-IP` and, unless `id` is empty, `X-Request-ID`.
+pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &[u8]) {
+    if head.origin.is_told {
+        let Origin { client, scheme, port, .. } = &head.origin;
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        out.extend_from_slice(&head.origin.forwarded_for(head.connection, head.headers));
+        let scheme = scheme.as_str();
+        // Writing into a Vec cannot fail.
+        let _ = write!(
+            out,
+            "\r\nX-Real-IP: {client}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}\r\n"
+        );
+    } else {
+        out.extend_from_slice(&head.connection.forwarded_lines);
+    }
     if !head.authority.is_empty() {
         out.extend_from_slice(b"X-Forwarded-Host: ");
         out.extend_from_slice(head.authority.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"X-Request-ID: ");
-    out.extend_from_slice(&id.0);
-    out.extend_from_slice(b"\r\n");
+    if !id.is_empty() {
+        out.extend_from_slice(b"X-Request-ID: ");
+        out.extend_from_slice(id);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
-/// The same for a `HeaderMap`: drops what must not cross, then sets the family. `authority` is the request's, as sent.
-pub fn apply_to_request(
-    headers: &mut HeaderMap,
-    connection: &ConnectionInfo,
-    authority: &str,
-    id: &RequestId,
-) {
-    drop_fields(headers, keeps_request_header);
-    let client = connection.client.ip().to_string();
-    let port = connection.local.port().to_string();
+/// The same for a `HeaderMap`, a copy of the request's: drops what must not cross, then sets the family.
+pub fn apply_to_request(headers: &mut HeaderMap, head: &RequestHead<'_>, id: &[u8]) {
+    let origin = &head.origin;
+    let underscores = origin.downstream.is_some_and(|options| options.underscores);
+    drop_fields(headers, |name| keeps_request_header(name, underscores));
+    let forwarded_for = origin.forwarded_for(head.connection, head.headers);
+    let client = origin.client.to_string();
+    let port = origin.port.to_string();
     for (name, value) in [
-        ("x-forwarded-for", client.as_bytes()),
+        ("x-forwarded-for", forwarded_for.as_slice()),
         ("x-real-ip", client.as_bytes()),
-        ("x-forwarded-proto", connection.scheme().as_str().as_bytes()),
+        ("x-forwarded-proto", origin.scheme.as_str().as_bytes()),
         ("x-forwarded-port", port.as_bytes()),
-        ("x-forwarded-host", authority.as_bytes()),
-        ("x-request-id", &id.0),
+        ("x-forwarded-host", head.authority.as_bytes()),
+        ("x-request-id", id),
     ] {
         if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(value)) {
             headers.insert(HeaderName::from_static(name), value);
@@ -123,7 +135,7 @@ pub fn apply_to_response(headers: &mut HeaderMap) {
     drop_fields(headers, keeps_response_header);
 }
 
-fn drop_fields(headers: &mut HeaderMap, keeps: fn(&[u8]) -> bool) {
+fn drop_fields(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(http::header::CONNECTION)
         .iter()
@@ -140,6 +152,39 @@ fn drop_fields(headers: &mut HeaderMap, keeps: fn(&[u8]) -> bool) {
 /// 128 random bits as hexadecimal digits, as nginx' `$request_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId(pub [u8; 32]);
+
+/// The `X-Request-ID` that goes to the backend.
+#[derive(Debug, Clone, Copy)]
+pub enum SentId<'a> {
+    /// The client's own.
+    Kept(&'a [u8]),
+    /// One of ours.
+    Made(RequestId),
+    /// None: there was none, and none is wanted (`generate-request-id`).
+    Nothing,
+}
+
+impl<'a> SentId<'a> {
+    /// The client's own, if it sent one that may go on: a word of bounded length. `make` makes one.
+    pub fn of(head: &RequestHead<'a>, make: impl FnOnce() -> RequestId) -> Self {
+        const LONGEST: usize = 128;
+        let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',' | b';');
+        match head.headers.get("x-request-id") {
+            Some(id) if (1..=LONGEST).contains(&id.len()) && id.iter().all(is_plain) => Self::Kept(id),
+            _ if head.origin.downstream.is_none_or(|options| options.request_ids) => Self::Made(make()),
+            _ => Self::Nothing,
+        }
+    }
+
+    /// The value; empty if there is none.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Kept(id) => id,
+            Self::Made(id) => &id.0,
+            Self::Nothing => &[],
+        }
+    }
+}
 
 /// Makes request ids: a worker's own generator, seeded by the kernel. Unique, not secret.
 #[derive(Debug)]
@@ -182,13 +227,14 @@ impl Default for RequestIds {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::TlsInfo;
+    use super::super::head::{ConnectionInfo, TlsInfo};
     use super::*;
+    use crate::model::Downstream;
 
     fn head<'a>(connection: &'a ConnectionInfo, headers: &'a HeaderMap) -> RequestHead<'a> {
         RequestHead {
             method: "GET",
-            scheme: connection.scheme(),
+            origin: Origin::of_connection(connection),
             authority: "Foo.bar.com:8443",
             host: "foo.bar.com",
             path: "/",
@@ -210,48 +256,88 @@ mod tests {
     #[test]
     fn names_that_do_not_cross() {
         for name in HOP_BY_HOP.iter().chain(&FORWARDED).chain(&["x_forwarded_for", "X-FORWARDED-FOR", "Te"]) {
-            assert!(!keeps_request_header(name.as_bytes()), "{name}");
+            assert!(!keeps_request_header(name.as_bytes(), false), "{name}");
+            assert_eq!(keeps_request_header(name.as_bytes(), true), name.contains('_'), "{name}");
         }
         for name in ["accept", "cookie", "x-custom", "trailer", "te2", "from", "user-agent", ""] {
-            assert!(keeps_request_header(name.as_bytes()), "{name}");
+            assert!(keeps_request_header(name.as_bytes(), false), "{name}");
         }
         assert!(keeps_response_header(b"x-request-id") && !keeps_response_header(b"Keep-Alive"));
     }
 
     #[test]
     fn bytes_and_map_say_the_same() {
+        let options = Downstream {
+            trusted: vec!["192.0.2.7/32".parse().unwrap()],
+            forwarded_headers: true,
+            full_forwarded_for: true,
+            ..Downstream::default()
+        };
         let connection = connection();
-        let mut map = HeaderMap::new();
+        let mut sent = HeaderMap::new();
         for (name, value) in [
             ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-proto", "http"),
             ("forwarded", "for=6.6.6.6"),
             ("connection", "close, X-Secret"),
             ("x-secret", "1"),
             ("accept", "*/*"),
         ] {
-            map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            sent.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let id = RequestIds::new().make();
-        let empty = HeaderMap::new();
-        apply_to_request(&mut map, &connection, "Foo.bar.com:8443", &id);
-        assert_eq!(map.len(), 7);
-        assert_eq!(map["accept"], "*/*");
+        for (options, forwarded_for, proto, port) in
+            [(None, "192.0.2.7", "https", "8443"), (Some(&options), "6.6.6.6, 192.0.2.7", "http", "80")]
+        {
+            let head =
+                RequestHead { origin: Origin::of(&connection, options, &sent), ..head(&connection, &sent) };
+            let mut map = sent.clone();
+            apply_to_request(&mut map, &head, &id.0);
+            assert_eq!(map.len(), 7);
+            assert_eq!(map["accept"], "*/*");
 
-        let mut bytes = Vec::new();
-        write_forwarded(&mut bytes, &head(&connection, &empty), &id);
-        let text = String::from_utf8(bytes).unwrap();
-        assert_eq!(text.lines().count(), 6);
-        for line in text.lines() {
-            let (name, value) = line.split_once(": ").unwrap();
-            assert_eq!(map[name], value, "{name}");
+            let mut bytes = Vec::new();
+            write_forwarded(&mut bytes, &head, &id.0);
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!(text.lines().count(), 6);
+            for line in text.lines() {
+                let (name, value) = line.split_once(": ").unwrap();
+                assert_eq!(map[name], value, "{name}");
+            }
+            assert_eq!(map["x-forwarded-for"], forwarded_for);
+            assert_eq!(
+                (&map["x-forwarded-proto"], &map["x-forwarded-port"]),
+                (&proto.parse().unwrap(), &port.parse().unwrap())
+            );
+            assert_eq!(map["x-forwarded-host"], "Foo.bar.com:8443");
+            // No id is wanted.
+            let mut bytes = Vec::new();
+            write_forwarded(&mut bytes, &head, b"");
+            assert!(!String::from_utf8(bytes).unwrap().contains("X-Request-ID"));
         }
-        assert!(
-            text.contains("X-Forwarded-For: 192.0.2.7\r\n") && text.contains("X-Forwarded-Proto: https\r\n")
-        );
-        assert!(
-            text.contains("X-Forwarded-Host: Foo.bar.com:8443\r\n")
-                && text.contains("X-Forwarded-Port: 8443\r\n")
-        );
+    }
+
+    #[test]
+    fn request_ids_are_kept_if_they_are_words() {
+        let (connection, ids) = (connection(), RequestIds::new());
+        let off = Downstream { request_ids: false, ..Downstream::default() };
+        let long = "x".repeat(129);
+        for (id, kept) in
+            [("abc-1.2_3:4/5+6=", true), ("", false), ("a b", false), ("a\"b", false), (&long, false)]
+        {
+            let mut sent = HeaderMap::new();
+            sent.insert("x-request-id", id.parse().unwrap());
+            let mut head = head(&connection, &sent);
+            let found = SentId::of(&head, || ids.make());
+            assert_eq!(
+                (found.as_bytes() == id.as_bytes(), found.as_bytes().is_empty()),
+                (kept, false),
+                "{id}"
+            );
+            head.origin.downstream = Some(&off);
+            let found = SentId::of(&head, || ids.make());
+            assert_eq!(found.as_bytes(), if kept { id.as_bytes() } else { b"" }, "{id}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub use authority::{Authority, AuthorityError, parse_authority};
 pub use path::{PathError, normalise_path};
 
 use super::forwarded;
+use super::origin::Origin;
+use super::proxy_protocol;
 use super::tls::client_auth::Client;
 
 /// How the client reached us.
@@ -45,11 +47,18 @@ impl Scheme {
 pub trait Headers {
     /// The value of the first field of that name (any case), without surrounding white space.
     fn get(&self, name: &str) -> Option<&[u8]>;
+
+    /// The values of all fields of that name, in the order in which they came.
+    fn all(&self, name: &str) -> Vec<&[u8]>;
 }
 
 impl Headers for http::HeaderMap {
     fn get(&self, name: &str) -> Option<&[u8]> {
         http::HeaderMap::get(self, name).map(http::HeaderValue::as_bytes)
+    }
+
+    fn all(&self, name: &str) -> Vec<&[u8]> {
+        self.get_all(name).iter().map(http::HeaderValue::as_bytes).collect()
     }
 }
 
@@ -58,8 +67,8 @@ impl Headers for http::HeaderMap {
 pub struct RequestHead<'a> {
     /// The method as sent; methods are case-sensitive.
     pub method: &'a str,
-    /// How the client reached us (never what the target says).
-    pub scheme: Scheme,
+    /// Who the client is and how it came (never what the target says).
+    pub origin: Origin<'a>,
     /// `Host`, or the authority of the target, as sent: what the backend gets as `Host`. Empty only for HTTP/1.0.
     pub authority: &'a str,
     /// What is routed by: [`Authority::host`] of it. Empty only for HTTP/1.0 without `Host`.
@@ -77,12 +86,16 @@ pub struct RequestHead<'a> {
 }
 
 /// What is known of a client's connection. Made once when it is accepted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// The client's address.
     pub client: SocketAddr,
     /// Ours: the VIP and port that the client chose.
     pub local: SocketAddr,
+    /// The port that the client chose, there or at a proxy that told us by the PROXY protocol.
+    pub port: u16,
+    /// The client's TLS ended at such a proxy.
+    tls_before: bool,
     /// Set if the connection is encrypted.
     pub tls: Option<TlsInfo>,
     /// The header lines that are the same for all requests of the connection (see `forwarded`).
@@ -105,14 +118,32 @@ impl ConnectionInfo {
     pub fn new(client: SocketAddr, local: SocketAddr, tls: Option<TlsInfo>) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let forwarded_lines = forwarded::connection_lines(client.ip(), local.port(), scheme);
-        Self { client, local, tls, forwarded_lines }
+        Self { client, local, port: local.port(), tls_before: false, tls, forwarded_lines: Box::default() }
+            .rendered()
     }
 
-    /// Encrypted or not.
+    /// The same connection as a trusted proxy tells of it.
+    pub fn proxied(self, header: &proxy_protocol::Header) -> Self {
+        let Some((client, local)) = header.addresses else { return self };
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        // As ingress-nginx does: balancers whose TLS ends there say so by the port, at best.
+        let tls_before = header.is_tls || local.port() == Scheme::Https.default_port();
+        Self { client, port: local.port(), tls_before, ..self }.rendered()
+    }
+
+    /// The same connection once its handshake is done.
+    pub fn encrypted(self, tls: TlsInfo) -> Self {
+        Self { tls: Some(tls), ..self }.rendered()
+    }
+
+    fn rendered(self) -> Self {
+        let forwarded_lines = forwarded::connection_lines(self.client.ip(), self.port, self.scheme());
+        Self { forwarded_lines, ..self }
+    }
+
+    /// Encrypted on the client's side or not.
     pub fn scheme(&self) -> Scheme {
-        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+        if self.tls.is_some() || self.tls_before { Scheme::Https } else { Scheme::Http }
     }
 }
 

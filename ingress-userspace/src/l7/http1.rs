@@ -87,7 +87,7 @@ impl Engine {
     ) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         let link = Link::accepted(stream.into(), Some(session.into()));
-        self.core.borrow_mut().add_client(link, info);
+        self.core.borrow_mut().add_client(link, info, false);
         Ok(())
     }
 

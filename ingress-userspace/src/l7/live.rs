@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::model::{self, Cluster, ClusterId, ObjectRef, Route, RouteTable, Snapshot, Target};
+use crate::model::{self, Cluster, ClusterId, Downstream, ObjectRef, Route, RouteTable, Snapshot, Target};
 
 use super::router::{RouteEntry, Router};
 use super::stats::{IngressSlot, MAX_INGRESSES};
@@ -46,6 +46,9 @@ pub struct Live {
     pub router: Arc<Router>,
     /// What VIPs serve in its place.
     pub(super) by_vip: HashMap<IpAddr, Arc<Router>>,
+    /// How clients are understood: by VIP, if that is not everywhere the same, and elsewhere.
+    pub(super) downstreams: HashMap<IpAddr, Option<Arc<Downstream>>>,
+    pub(super) downstream: Option<Arc<Downstream>>,
     /// What `router` and `by_vip` were made of.
     pub(super) source:
         (model::Shared<RouteTable>, model::Shared<BTreeMap<IpAddr, model::Shared<RouteTable>>>),
@@ -64,6 +67,14 @@ impl Live {
             return &self.router;
         }
         self.by_vip.get(&local).unwrap_or(&self.router)
+    }
+
+    /// How the clients of `local`, an address of ours, are understood. `None`: as everywhere.
+    pub fn downstream_at(&self, local: IpAddr) -> Option<&Downstream> {
+        if self.downstreams.is_empty() {
+            return self.downstream.as_deref();
+        }
+        self.downstreams.get(&local).unwrap_or(&self.downstream).as_deref()
     }
 
     /// The backend of that number; `None` if the snapshot has no such cluster.
@@ -108,6 +119,8 @@ impl Compiler {
             generation: previous.generation + 1,
             router,
             by_vip,
+            downstreams: downstreams(snapshot),
+            downstream: snapshot.downstream.clone(),
             source: (snapshot.routes.clone(), snapshot.vip_routes.clone()),
             clusters: snapshot.clusters.clone(),
             certificates: Certificates::compile(&snapshot.certificates, &previous.certificates),
@@ -119,6 +132,14 @@ impl Compiler {
     pub fn ingress_slots(&self) -> impl Iterator<Item = (&ObjectRef, IngressSlot)> {
         self.ingresses.iter().map(|(ingress, slot)| (ingress, *slot))
     }
+}
+
+/// Of all VIPs, if one of them differs from what holds elsewhere.
+fn downstreams(snapshot: &Snapshot) -> HashMap<IpAddr, Option<Arc<Downstream>>> {
+    if snapshot.vips.iter().all(|vip| vip.downstream == snapshot.downstream) {
+        return HashMap::new();
+    }
+    snapshot.vips.iter().map(|vip| (vip.address, vip.downstream.clone())).collect()
 }
 
 /// The backends by number. Most changes are of the endpoints of one cluster: all others are taken over from `previous`.

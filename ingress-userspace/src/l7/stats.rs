@@ -263,6 +263,7 @@ mod tests {
         let finished = |status, millis| {
             stats.finished(&Finished {
                 connection: &connection,
+                client: connection.client.ip(),
                 ingress: IngressSlot(3),
                 status,
                 received: 10,

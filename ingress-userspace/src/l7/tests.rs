@@ -7,6 +7,7 @@ mod client_auth;
 mod http;
 mod http2;
 mod lifecycle;
+mod proxies;
 mod tls;
 mod upstreams;
 

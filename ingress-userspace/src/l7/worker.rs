@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -15,6 +16,9 @@ use super::forwarded::{RequestId, RequestIds};
 use super::head::ConnectionInfo;
 use super::live::{Live, Shared};
 use super::stats::Stats;
+
+/// How often it is said that proxies send no good PROXY headers.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A worker's own handle on a generation: cloning it touches no counter that other cores use.
 #[derive(Debug)]
@@ -44,6 +48,7 @@ pub struct Worker {
     view: RefCell<Rc<View>>,
     request_ids: RequestIds,
     draining: Cell<bool>,
+    complained: Cell<Option<Instant>>,
     http2: RefCell<Option<Http2HandOver>>,
     access_log: OnceCell<AccessLog>,
 }
@@ -60,6 +65,7 @@ impl Worker {
             view,
             request_ids: RequestIds::new(),
             draining: Cell::new(false),
+            complained: Cell::new(None),
             http2: RefCell::new(None),
             access_log: OnceCell::new(),
         })
@@ -72,6 +78,22 @@ impl Worker {
             *view = Rc::new(View(self.shared.load()));
         }
         Rc::clone(&view)
+    }
+
+    /// Whether a connection must begin with a PROXY header.
+    pub fn awaits_proxy_header(&self, info: &ConnectionInfo) -> bool {
+        let live = self.live();
+        let options = live.downstream_at(info.local.ip());
+        options.is_some_and(|options| options.proxy_protocol && options.trusts(info.client.ip()))
+    }
+
+    /// A connection had no good one. Said now and then: a health check may come every second.
+    pub fn proxy_header_failed(&self, info: &ConnectionInfo, error: &dyn std::error::Error) {
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|last| now - last > COMPLAIN_EVERY) {
+            self.complained.set(Some(now));
+            tracing::warn!(proxy = %info.client, vip = %info.local, %error, "connections of a trusted proxy are closed");
+        }
     }
 
     /// A new request id.

@@ -38,7 +38,7 @@ impl Clock {
 /// $upstream_response_time $upstream_status $req_id`, then node, VIP, connect time, header time, namespace/Ingress.
 pub(super) fn nginx(out: &mut Vec<u8>, clock: &Clock, node: &str, finished: &Finished<'_>) {
     let note = |note| finished.notes.get(note);
-    address(out, finished.connection.client.ip());
+    address(out, finished.client);
     out.extend_from_slice(b" - - [");
     out.extend_from_slice(clock.nginx.as_bytes());
     out.extend_from_slice(b"] \"");
@@ -113,7 +113,14 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &Clock, node: &str, finished: &Fini
     key(out, "vip");
     quoted(out, |out| socket(out, finished.connection.local));
     key(out, "client");
-    quoted(out, |out| socket(out, finished.connection.client));
+    let peer = finished.connection.client;
+    if finished.client == peer.ip() {
+        quoted(out, |out| socket(out, peer));
+    } else {
+        quoted(out, |out| address(out, finished.client));
+        key(out, "proxy");
+        quoted(out, |out| socket(out, peer));
+    }
     key(out, "tls");
     out.extend_from_slice(if finished.connection.tls.is_some() { b"true" } else { b"false" });
     let line = finished.notes.get(Note::Line);
@@ -291,6 +298,7 @@ mod tests {
         };
         let finished = Finished {
             connection: &connection,
+            client: connection.client.ip(),
             ingress: IngressSlot::OTHER,
             status: if full { 200 } else { 400 },
             received: 345,

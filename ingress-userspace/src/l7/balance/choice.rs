@@ -72,7 +72,7 @@ fn key(parts: &[HashPart], head: &RequestHead<'_>) -> u64 {
             }
             HashPart::Path => hash.add(head.path.as_bytes()),
             HashPart::Query => hash.add(head.query.unwrap_or_default().as_bytes()),
-            HashPart::RemoteAddr => match head.connection.client.ip() {
+            HashPart::RemoteAddr => match head.origin.client {
                 std::net::IpAddr::V4(address) => hash.add(&address.octets()),
                 std::net::IpAddr::V6(address) => hash.add(&address.octets()),
             },

@@ -1,5 +1,6 @@
 //! The classic examples, from a snapshot to a decision.
 
+use crate::l7::origin::Origin;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ fn fate(host: &str, path: &str) -> Result<String, u16> {
     let headers = http::HeaderMap::new();
     let head = RequestHead {
         method: "GET",
-        scheme: connection.scheme(),
+        origin: Origin::of_connection(&connection),
         authority: host,
         host,
         path,
@@ -160,7 +161,7 @@ fn filtered(
     let headers = http::HeaderMap::new();
     let head = RequestHead {
         method: "GET",
-        scheme: connection.scheme(),
+        origin: Origin::of_connection(&connection),
         authority: "App.test:8080",
         host: "app.test",
         path,

@@ -8,5 +8,5 @@ pub(in crate::l7) fn request(path: &str, head: &RequestHead<'_>) -> Result<(), A
         return Ok(());
     }
     // ingress-nginx: `return 302 $scheme://$http_host/...`.
-    Err(Answer::redirect(302, format!("{}://{}{path}", head.scheme.as_str(), head.authority)))
+    Err(Answer::redirect(302, format!("{}://{}{path}", head.origin.scheme.as_str(), head.authority)))
 }

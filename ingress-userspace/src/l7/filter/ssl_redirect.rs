@@ -2,18 +2,21 @@
 //! Called by the filter chain.
 
 use crate::l7::answer::Answer;
-use crate::l7::head::{RequestHead, Scheme};
+use crate::l7::head::{RequestHead, Scheme, parse_authority};
 use crate::model::SslRedirect;
 
 /// Where ACME's HTTP-01 challenges are answered (RFC 8555 8.3): a certificate must be obtainable before there is one.
 const ACME: &str = "/.well-known/acme-challenge/";
 
 pub(super) fn request(redirect: &SslRedirect, head: &RequestHead<'_>) -> Result<(), Answer> {
-    if head.scheme == Scheme::Https || head.host.is_empty() || head.path.starts_with(ACME) {
+    if head.origin.scheme == Scheme::Https || head.host.is_empty() || head.path.starts_with(ACME) {
         return Ok(());
     }
     let port = if redirect.with_port { ":443" } else { "" };
-    let location = format!("https://{}{port}{}", head.host, uri(head, redirect.keep_slash));
+    // What the client knows us by, if a trusted proxy says so.
+    let told = head.origin.host.and_then(|host| parse_authority(host).ok());
+    let host = told.as_ref().map_or(head.host, |told| told.host.as_ref());
+    let location = format!("https://{host}{port}{}", uri(head, redirect.keep_slash));
     Err(Answer::redirect(redirect.code, location))
 }
 
@@ -34,6 +37,7 @@ pub(super) fn uri(head: &RequestHead<'_>, keep_slash: bool) -> String {
 mod tests {
     use super::*;
     use crate::l7::head::{ConnectionInfo, TlsInfo};
+    use crate::l7::origin::Origin;
 
     fn location(tls: bool, host: &str, path: &str, query: Option<&str>) -> Option<(u16, String)> {
         let (client, local) = ("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
@@ -41,7 +45,7 @@ mod tests {
         let headers = http::HeaderMap::new();
         let head = RequestHead {
             method: "GET",
-            scheme: connection.scheme(),
+            origin: Origin::of_connection(&connection),
             authority: host,
             host,
             path,

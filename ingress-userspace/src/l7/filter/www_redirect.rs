@@ -4,6 +4,6 @@ use crate::l7::answer::Answer;
 use crate::l7::head::RequestHead;
 
 pub(in crate::l7) fn request(to: &str, head: &RequestHead<'_>) -> Answer {
-    let location = format!("{}://{to}{}", head.scheme.as_str(), super::ssl_redirect::uri(head, false));
+    let location = format!("{}://{to}{}", head.origin.scheme.as_str(), super::ssl_redirect::uri(head, false));
     Answer::redirect(308, location)
 }

@@ -215,7 +215,7 @@ impl Chunks {
             return Ok(());
         };
         let crosses = match self.direction {
-            Direction::Request => keeps_request_header(name),
+            Direction::Request => keeps_request_header(name, false),
             Direction::Response => keeps_response_header(name),
         };
         let misplaced = ["content-length", "host", "expect", "trailer", "content-encoding", "authorization"]

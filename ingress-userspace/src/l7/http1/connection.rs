@@ -1,7 +1,7 @@
 //! What is remembered about a client's connection and about the exchange that goes on over it. Plain data; the steps
 //! are in `receive`, `dispatch`, `relay`, `tunnel` and `finish`. An idle connection has no exchange and no buffer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub(super) struct Client {
     pub(super) pending: Vec<u8>,
     /// How much of `pending` has been looked at in vain.
     pub(super) looked_at: usize,
+    /// It begins with a PROXY header, which has not come yet.
+    pub(super) awaits_proxy: bool,
     /// No request has been begun yet.
     pub(super) is_new: bool,
     /// More is to be done than one turn allows; it is in the queue.
@@ -121,6 +123,8 @@ pub(super) struct Exchange {
 pub(super) struct Account {
     /// The connection it came by; `None` once it has been counted.
     pub(super) info: Option<Rc<ConnectionInfo>>,
+    /// Whose request it is; `None`: the connection says it.
+    pub(super) client: Option<IpAddr>,
     pub(super) notes: Notes,
     /// When the request's head was complete.
     pub(super) started: Option<Instant>,
@@ -158,7 +162,18 @@ impl Account {
         // nginx's 499: the client went away before it had an answer.
         let status = if self.status == 0 { 499 } else { self.status };
         let (received, sent) = (self.received, self.sent);
-        Some(Finished { connection, ingress, status, received, sent, took, upstream, notes: &self.notes })
+        let client = self.client.unwrap_or(connection.client.ip());
+        Some(Finished {
+            connection,
+            client,
+            ingress,
+            status,
+            received,
+            sent,
+            took,
+            upstream,
+            notes: &self.notes,
+        })
     }
 }
 
@@ -235,6 +250,7 @@ impl Client {
             phase: Phase::Head,
             pending: Vec::new(),
             looked_at: 0,
+            awaits_proxy: false,
             is_new: true,
             queued: false,
             exchange: None,

@@ -333,7 +333,8 @@ impl Core {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     let (Some(local), Some(peer)) = (local, peer) else { continue };
                     let info = Rc::new(ConnectionInfo::new(peer, local, None));
-                    self.add_client(Link::accepted(fd, None), info);
+                    let awaits_proxy = self.worker.awaits_proxy_header(&info);
+                    self.add_client(Link::accepted(fd, None), info, awaits_proxy);
                 }
                 Err(Errno::AGAIN) => return,
                 // The client gave up while it was waiting.
@@ -349,10 +350,11 @@ impl Core {
     }
 
     /// Takes a connection in. It is read before it is registered: its request is usually there already.
-    pub(super) fn add_client(&mut self, link: Link, info: Rc<ConnectionInfo>) {
+    /// `awaits_proxy`: behind a PROXY header.
+    pub(super) fn add_client(&mut self, link: Link, info: Rc<ConnectionInfo>, awaits_proxy: bool) {
         self.worker.stats.accepted.add(1);
         self.worker.stats.open.add(1);
-        let id = self.clients.insert(Client::new(link, info));
+        let id = self.clients.insert(Client { awaits_proxy, ..Client::new(link, info) });
         if let Some(client) = self.clients.get_mut(id) {
             self.wheel.set(&mut client.timer, client_token(id), self.timeouts.head);
         }
@@ -413,7 +415,9 @@ impl Core {
     fn timed_out(&mut self, id: Id) {
         let Some(client) = self.clients.get(id) else { return };
         let next = match client.phase {
-            Phase::Head if !client.pending.is_empty() => self.refuse(id, Refusal::TooSlow),
+            Phase::Head if !client.pending.is_empty() && !client.awaits_proxy => {
+                self.refuse(id, Refusal::TooSlow)
+            }
             Phase::Exchange => self.with_exchange(id, Self::exchange_timed_out),
             _ => Next::Close,
         };

@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use super::super::forwarded::RequestId;
-use super::super::head::{ConnectionInfo, HeadEdits, RequestHead, Scheme};
+use super::super::head::{ConnectionInfo, HeadEdits, RequestHead};
+use super::super::origin::Origin;
 use super::body::Body;
 use super::chunked::Direction;
 use super::fields::FieldKind;
@@ -51,7 +51,7 @@ pub fn request(data: &[u8]) {
     let connection = ConnectionInfo::new(([192, 0, 2, 7], 5000).into(), ([192, 0, 2, 1], 80).into(), None);
     let head = RequestHead {
         method: head.method,
-        scheme: Scheme::Http,
+        origin: Origin::of_connection(&connection),
         authority: head.authority,
         host: &head.host,
         path: &head.path,
@@ -61,7 +61,7 @@ pub fn request(data: &[u8]) {
         connection: &connection,
     };
     let mut out = Vec::new();
-    write::request(&mut out, data, &parsed, &head, HeadEdits::default().get(), &RequestId([b'0'; 32]));
+    write::request(&mut out, data, &parsed, &head, HeadEdits::default().get(), &[b'0'; 32]);
     // What we add may be more than a client may send.
     let limits = HeadLimits { bytes: usize::MAX, line: usize::MAX, fields: usize::MAX };
     let mut sent = ParsedRequest::default();

@@ -2,7 +2,7 @@
 //! the head for the endpoint. Called by `core` for connections that wait for a request.
 
 use std::borrow::Cow;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,10 @@ use bytes::Bytes;
 use super::super::access_log::{Finished, Note, Notes};
 use super::super::answer::Answer;
 use super::super::decide::{Decision, decide};
-use super::super::head::{RequestHead, normalise_path, parse_authority};
+use super::super::forwarded::SentId;
+use super::super::head::{ConnectionInfo, RequestHead, normalise_path, parse_authority};
+use super::super::origin::Origin;
+use super::super::proxy_protocol;
 use super::super::stats::IngressSlot;
 use super::body::Body;
 use super::chunked::Direction;
@@ -61,6 +64,9 @@ impl Core {
             }
             self.worker.stats.bytes_in.add((have - before) as u64);
         }
+        if client.awaits_proxy {
+            return self.proxy_header(id, before, have);
+        }
         let bytes = &self.scratch[..have];
         if client.is_new && !client.link.is_tls() && bytes.starts_with(b"PRI") {
             if bytes.starts_with(HTTP2_PREFACE) {
@@ -89,6 +95,24 @@ impl Core {
         }
     }
 
+    /// What a trusted proxy says of the connection comes first.
+    fn proxy_header(&mut self, id: Id, before: usize, have: usize) -> Next {
+        let Some(client) = self.clients.get_mut(id) else { return Next::Close };
+        match proxy_protocol::parse(&self.scratch[..have]) {
+            Ok(None) => self.wait_for_more(id, before, have),
+            Ok(Some(header)) => {
+                client.awaits_proxy = false;
+                client.info = Rc::new(ConnectionInfo::clone(&client.info).proxied(&header));
+                client.keep(&self.scratch[header.length..have]);
+                Next::Again
+            }
+            Err(error) => {
+                self.worker.proxy_header_failed(&client.info, &error);
+                Next::Close
+            }
+        }
+    }
+
     fn wait_for_more(&mut self, id: Id, before: usize, have: usize) -> Next {
         let Some(client) = self.clients.get_mut(id) else { return Next::Close };
         if client.looked_at == 0 {
@@ -111,15 +135,24 @@ impl Core {
     pub(super) fn refuse(&mut self, id: Id, refusal: Refusal) -> Next {
         let answer = Answer { status: refusal.status(), ..Answer::bad_request(refusal.to_string()) };
         tracing::debug!(reason = %refusal, "request refused");
-        self.answered(id, &answer, IngressSlot::OTHER, 0);
+        self.answered(id, &answer, IngressSlot::OTHER, 0, None);
         self.reply(id, &answer, Reply::refusal())
     }
 
     /// Counts and logs a request that we answer without having asked an endpoint; `received` bytes of it have come.
-    fn answered(&mut self, id: Id, answer: &Answer, ingress: IngressSlot, received: u64) {
+    /// `from`: whose it is, if that is known.
+    fn answered(
+        &mut self,
+        id: Id,
+        answer: &Answer,
+        ingress: IngressSlot,
+        received: u64,
+        from: Option<IpAddr>,
+    ) {
         if let Some(client) = self.clients.get(id) {
             self.worker.finished(&Finished {
                 connection: &client.info,
+                client: from.unwrap_or(client.info.client.ip()),
                 ingress,
                 status: answer.status,
                 received,
@@ -149,15 +182,17 @@ impl Core {
             Err(reason) => {
                 let answer = Answer::bad_request(reason);
                 self.notes.set(Note::Line, &[parsed.line(bytes)]);
-                self.answered(id, &answer, IngressSlot::OTHER, parsed.length as u64);
+                self.answered(id, &answer, IngressSlot::OTHER, parsed.length as u64, None);
                 return self.reply(id, &answer, Reply::refusal());
             }
         };
         let headers = ParsedHeaders { buffer: bytes, request: parsed };
+        let live = self.worker.live();
+        let origin = Origin::of(&info, live.downstream_at(info.local.ip()), &headers);
         let head = RequestHead {
             method: head.method,
-            scheme: info.scheme(),
-            authority: head.authority,
+            authority: origin.host.unwrap_or(head.authority),
+            origin,
             host: &head.host,
             path: &head.path,
             query: head.query,
@@ -166,7 +201,6 @@ impl Core {
             connection: &info,
         };
         let is_head = head.method == "HEAD";
-        let live = self.worker.live();
         let decision = match decide(&live, &head) {
             Decision::Forward { route, hsts, .. } if route.transport.as_ref().is_some_and(|to| to.http2) => {
                 Decision::Answer { answer: Answer { hsts, ..Answer::NEEDS_HTTP2 }, ingress: route.ingress }
@@ -182,7 +216,7 @@ impl Core {
                 if self.worker.logs() {
                     note(&mut self.notes, bytes, parsed, &head);
                 }
-                self.answered(id, &answer, ingress, (parsed.length + taken) as u64);
+                self.answered(id, &answer, ingress, (parsed.length + taken) as u64, Some(head.origin.client));
                 self.reply(
                     id,
                     &answer,
@@ -191,8 +225,15 @@ impl Core {
             }
             Decision::Forward { route, backend, edits, choice, hsts } => {
                 let mut exchange = self.new_exchange();
-                let request_id = self.worker.request_id();
-                write::request(&mut exchange.request, bytes, parsed, &head, edits.get(), &request_id);
+                let request_id = SentId::of(&head, || self.worker.request_id());
+                write::request(
+                    &mut exchange.request,
+                    bytes,
+                    parsed,
+                    &head,
+                    edits.get(),
+                    request_id.as_bytes(),
+                );
                 exchange.request.extend_from_slice(early_body);
                 exchange.upload = upload;
                 let filters = &route.route.filters;
@@ -214,10 +255,11 @@ impl Core {
                 exchange.account.started = Some(Instant::now());
                 exchange.account.received = (parsed.length + taken) as u64;
                 exchange.account.info = Some(Rc::clone(&info));
+                exchange.account.client = Some(origin.client);
                 if self.worker.logs() {
                     let notes = &mut exchange.account.notes;
                     note(notes, bytes, parsed, &head);
-                    notes.set(Note::RequestId, &[&request_id.0]);
+                    notes.set(Note::RequestId, &[request_id.as_bytes()]);
                     let ingress = &route.route.ingress;
                     notes.set(Note::Namespace, &[ingress.namespace.as_bytes()]);
                     notes.set(Note::Ingress, &[ingress.name.as_bytes()]);

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 use super::super::filter::hsts;
-use super::super::forwarded::{RequestId, keeps_request_header, keeps_response_header, write_forwarded};
+use super::super::forwarded::{keeps_request_header, keeps_response_header, write_forwarded};
 use super::super::head::{Edits, Headers, RequestHead};
 use super::fields::{Field, FieldKind};
 use super::request::{Framing, ParsedRequest};
@@ -28,6 +28,14 @@ impl Headers for ParsedHeaders<'_> {
             .find(|field| field.name.of(self.buffer).eq_ignore_ascii_case(name.as_bytes()))
             .map(|field| field.value.of(self.buffer))
     }
+
+    fn all(&self, name: &str) -> Vec<&[u8]> {
+        let fields = self.request.fields.iter();
+        fields
+            .filter(|field| field.name.of(self.buffer).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value.of(self.buffer))
+            .collect()
+    }
 }
 
 /// Appends the request's head as the endpoint gets it. `buffer` is what `parsed` was parsed from.
@@ -37,7 +45,7 @@ pub(crate) fn request(
     parsed: &ParsedRequest,
     head: &RequestHead<'_>,
     edits: Option<&Edits>,
-    id: &RequestId,
+    id: &[u8],
 ) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
@@ -50,12 +58,13 @@ pub(crate) fn request(
     out.extend_from_slice(edits.and_then(|edits| edits.host.as_deref()).unwrap_or(head.authority).as_bytes());
     out.extend_from_slice(b"\r\n");
     let named = Named::new(buffer, &parsed.fields);
+    let underscores = head.origin.downstream.is_some_and(|options| options.underscores);
     copy_fields(out, buffer, &parsed.fields, parsed.length, |field| match field.kind {
         FieldKind::ContentLength => true,
         FieldKind::Expect => parsed.expect_continue,
         FieldKind::Other => {
             let name = field.name.of(buffer);
-            keeps_request_header(name) && !named.contains(name) && !is_edited(edits, name)
+            keeps_request_header(name, underscores) && !named.contains(name) && !is_edited(edits, name)
         }
         _ => false,
     });

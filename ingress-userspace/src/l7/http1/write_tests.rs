@@ -1,7 +1,7 @@
 //! What heads look like on the other side.
 
-use super::super::super::forwarded::RequestId;
-use super::super::super::head::{ConnectionInfo, HeadEdits, Scheme};
+use super::super::super::head::{ConnectionInfo, HeadEdits};
+use super::super::super::origin::Origin;
 use super::super::request::HeadLimits;
 use super::*;
 
@@ -12,7 +12,7 @@ fn forwarded(text: &str, edits: &HeadEdits) -> String {
         ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
     let head = RequestHead {
         method: "GET",
-        scheme: Scheme::Http,
+        origin: Origin::of_connection(&connection),
         authority: "foo.bar:80",
         host: "foo.bar",
         path: "/p",
@@ -22,7 +22,7 @@ fn forwarded(text: &str, edits: &HeadEdits) -> String {
         connection: &connection,
     };
     let mut out = Vec::new();
-    request(&mut out, text.as_bytes(), &parsed, &head, edits.get(), &RequestId([b'0'; 32]));
+    request(&mut out, text.as_bytes(), &parsed, &head, edits.get(), &[b'0'; 32]);
     String::from_utf8(out).unwrap()
 }
 

@@ -25,7 +25,7 @@ use crate::l7::answer::Answer;
 use crate::l7::balance::{Choice, ClusterState, InFlight, NoEndpoint};
 use crate::l7::decide::{Decision, decide};
 use crate::l7::filter::hsts;
-use crate::l7::forwarded::{self, RequestId};
+use crate::l7::forwarded::{self, RequestId, SentId};
 use crate::l7::head::{ConnectionInfo, HeadEdits};
 use crate::l7::retry::{self, Attempt, Cause};
 use crate::l7::stats::IngressSlot;
@@ -91,13 +91,14 @@ fn plan(
 ) -> Result<(Plan, Parts), (IngressSlot, Answer)> {
     let target = head::target(parts).map_err(|answer| (IngressSlot::OTHER, answer))?;
     let live = http2.worker.live();
-    match decide(&live, &target.head(parts, connection)) {
+    let head = target.head(parts, connection, live.downstream_at(connection.local.ip()));
+    match decide(&live, &head) {
         Decision::Answer { answer, ingress } => Err((ingress, answer)),
         Decision::Forward { route, backend, edits, choice, hsts } => {
             let id = http2.worker.request_id();
             let transport = route.transport.clone();
             let head = target
-                .upstream(parts, connection, &id, &edits, transport.as_deref())
+                .upstream(parts, &head, SentId::of(&head, || id).as_bytes(), &edits, transport.as_deref())
                 .map_err(|answer| (route.ingress, answer))?;
             let cluster = http2.worker.balancer.cluster(backend);
             cluster.budget.deposit();
@@ -135,8 +136,10 @@ async fn forward(
     let replayable = is_whole && parts.method.is_idempotent();
     let again = || -> Result<_, Answer> {
         let target = head::target(parts)?;
-        let transport = plan.transport.as_deref();
-        let head = target.upstream(parts, connection, &plan.id, &plan.edits, transport)?;
+        let live = http2.worker.live();
+        let head = target.head(parts, connection, live.downstream_at(connection.local.ip()));
+        let (id, transport) = (SentId::of(&head, || plan.id), plan.transport.as_deref());
+        let head = target.upstream(parts, &head, id.as_bytes(), &plan.edits, transport)?;
         Ok(Request::from_parts(head, RequestBody::Empty))
     };
     let mut request = Request::from_parts(head, body);

@@ -9,9 +9,11 @@ use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
 use crate::l7::answer::Answer;
-use crate::l7::forwarded::{self, RequestId};
+use crate::l7::forwarded;
 use crate::l7::head::{ConnectionInfo, HeadEdits, RequestHead, normalise_path, parse_authority};
+use crate::l7::origin::Origin;
 use crate::l7::upstream::transport::Transport;
+use crate::model::Downstream;
 
 /// A request's target, checked and in normal form.
 #[derive(Debug)]
@@ -58,11 +60,17 @@ fn authority(parts: &Parts) -> Result<&str, Answer> {
 
 impl<'p> Target<'p> {
     /// The head for `decide`.
-    pub(super) fn head(&'p self, parts: &'p Parts, connection: &'p ConnectionInfo) -> RequestHead<'p> {
+    pub(super) fn head(
+        &'p self,
+        parts: &'p Parts,
+        connection: &'p ConnectionInfo,
+        downstream: Option<&'p Downstream>,
+    ) -> RequestHead<'p> {
+        let origin = Origin::of(connection, downstream, &parts.headers);
         RequestHead {
             method: parts.method.as_str(),
-            scheme: connection.scheme(),
-            authority: self.authority,
+            authority: origin.host.unwrap_or(self.authority),
+            origin,
             host: &self.host,
             path: &self.path,
             query: parts.uri.query(),
@@ -76,13 +84,13 @@ impl<'p> Target<'p> {
     pub(super) fn upstream(
         &self,
         parts: &Parts,
-        connection: &ConnectionInfo,
-        id: &RequestId,
+        head: &RequestHead<'_>,
+        id: &[u8],
         edits: &HeadEdits,
         transport: Option<&Transport>,
     ) -> Result<Parts, Answer> {
         let mut headers = parts.headers.clone();
-        forwarded::apply_to_request(&mut headers, connection, self.authority, id);
+        forwarded::apply_to_request(&mut headers, head, id);
         let http2 = transport.filter(|transport| transport.http2);
         if http2.is_none() {
             join_cookies(&mut headers);
@@ -90,7 +98,7 @@ impl<'p> Target<'p> {
             // gRPC asks for it, and by HTTP/2 trailers do go on to the next hop.
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        let mut host = self.authority;
+        let mut host = head.authority;
         let mut path = self.path.as_ref();
         if let Some(edits) = edits.get() {
             for name in &edits.remove {
@@ -179,7 +187,8 @@ mod tests {
             ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
         let parts = parts(uri, headers);
         let target = target(&parts).unwrap();
-        target.upstream(&parts, &connection, &RequestIds::new().make(), edits, None).unwrap()
+        let head = target.head(&parts, &connection, None);
+        target.upstream(&parts, &head, &RequestIds::new().make().0, edits, None).unwrap()
     }
 
     #[test]

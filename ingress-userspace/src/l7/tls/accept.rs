@@ -26,6 +26,7 @@ use crate::l7::balance::ClusterState;
 use crate::l7::head::{ConnectionInfo, TlsInfo};
 use crate::l7::http1::Engine;
 use crate::l7::http2::Http2;
+use crate::l7::proxy_protocol;
 use crate::l7::timeouts;
 use crate::l7::worker::Worker;
 
@@ -124,9 +125,10 @@ impl TlsAccept {
         // Only a wildcard listener needs a system call to learn which address the client chose.
         let local = if listener.ip().is_unspecified() { stream.local_addr() } else { Ok(listener) };
         let Ok(local) = local else { return };
+        let mut info = ConnectionInfo::new(client, local, None);
         let handshake = {
             let _counted = Counted::new(&self.handshakes);
-            tokio::time::timeout(timeouts::HANDSHAKE, self.handshake(&stream, local)).await
+            tokio::time::timeout(timeouts::HANDSHAKE, self.begin(&stream, &mut info)).await
         };
         drop(permit);
         let (session, tls) = match handshake {
@@ -140,7 +142,7 @@ impl TlsAccept {
             Ok(Err(_)) | Err(_) => return self.worker.stats.tls_failed.add(1),
         };
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        let info = Rc::new(ConnectionInfo::new(client, local, Some(tls)));
+        let info = Rc::new(info.encrypted(tls));
         if is_http2 {
             Rc::clone(&self.http2).serve(TlsStream::new(stream, session.into()), info).await;
         } else {
@@ -152,8 +154,22 @@ impl TlsAccept {
         }
     }
 
-    async fn handshake(&self, stream: &TcpStream, local: SocketAddr) -> io::Result<Shaken> {
-        let Some((accepted, read)) = client_hello(stream).await? else { return Ok(Shaken::Left) };
+    /// A trusted proxy's header first, if one is due, then the handshake.
+    async fn begin(&self, stream: &TcpStream, info: &mut ConnectionInfo) -> io::Result<Shaken> {
+        let mut early = Vec::new();
+        if self.worker.awaits_proxy_header(info) {
+            let (header, rest) = proxy_protocol::read(stream)
+                .await
+                .inspect_err(|error| self.worker.proxy_header_failed(info, error))?;
+            *info = info.clone().proxied(&header);
+            early = rest;
+        }
+        self.handshake(stream, info.local, early).await
+    }
+
+    /// `early`: what was read of it.
+    async fn handshake(&self, stream: &TcpStream, local: SocketAddr, early: Vec<u8>) -> io::Result<Shaken> {
+        let Some((accepted, read)) = client_hello(stream, early).await? else { return Ok(Shaken::Left) };
         // Names in SNI are ASCII; case does not matter (RFC 6066 3).
         let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
         // Who names no host gets what is wanted where rules name none.
@@ -213,25 +229,18 @@ enum Shaken {
     Left,
 }
 
-/// Reads until it is known what the client wants, and gives what was read besides. `None`: it closed before its first
-/// byte.
-async fn client_hello(stream: &TcpStream) -> io::Result<Option<(rustls::server::Accepted, Vec<u8>)>> {
+/// Reads until it is known what the client wants, and gives what was read besides. `read`: what was read already. `None`:
+/// it closed before its first byte.
+async fn client_hello(
+    stream: &TcpStream,
+    mut read: Vec<u8>,
+) -> io::Result<Option<(rustls::server::Accepted, Vec<u8>)>> {
     let mut acceptor = Acceptor::default();
     let mut buffer = [0; HELLO];
-    let mut read = Vec::new();
+    let mut seen = 0;
     loop {
-        stream.readable().await?;
-        let count = match stream.try_read(&mut buffer) {
-            Ok(0) if read.is_empty() => return Ok(None),
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        };
-        read.extend_from_slice(&buffer[..count]);
-        let mut rest = &buffer[..count];
-        while !rest.is_empty() {
-            acceptor.read_tls(&mut rest)?;
+        while seen < read.len() {
+            seen += acceptor.read_tls(&mut &read[seen..])?;
         }
         match acceptor.accept() {
             Ok(Some(accepted)) => return Ok(Some((accepted, read))),
@@ -240,6 +249,14 @@ async fn client_hello(stream: &TcpStream) -> io::Result<Option<(rustls::server::
                 let _ = alert.write(&mut Socket(stream));
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
+        }
+        stream.readable().await?;
+        match stream.try_read(&mut buffer) {
+            Ok(0) if read.is_empty() => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => read.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }
