@@ -123,6 +123,7 @@ impl ConnectionInfo {
     }
 
     /// The same connection as a trusted proxy tells of it.
+    #[must_use]
     pub fn proxied(self, header: &proxy_protocol::Header) -> Self {
         let Some((client, local)) = header.addresses else { return self };
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -132,6 +133,7 @@ impl ConnectionInfo {
     }
 
     /// The same connection once its handshake is done.
+    #[must_use]
     pub fn encrypted(self, tls: TlsInfo) -> Self {
         Self { tls: Some(tls), ..self }.rendered()
     }
