@@ -18,9 +18,11 @@ pub mod pod;
 mod port;
 pub mod process;
 mod reaper;
+pub mod second;
 pub mod serve;
 pub mod tls;
 pub mod topology;
+pub mod vlan;
 
 use std::{net::IpAddr, path::Path};
 

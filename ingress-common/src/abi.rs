@@ -27,6 +27,7 @@ mod program;
 mod slot;
 mod tunnel;
 mod vip;
+mod vlan;
 mod walk;
 
 pub use addr::{ADDRS4, ADDRS6, Addr, MAX_ADDRS};
@@ -45,15 +46,17 @@ pub use node::{MAX_NODES, NODES, Node, NodeIndex};
 pub use peer::{MAX_PEERS, PEERS, Peer, PeerKey};
 pub use program::{
     CALLED, COOKIE, DETOUR, ERRAND, Errand, FRAGMENT, ICMP, PROGRAM, PROGRAM_COOKIE, PROGRAM_DETOUR,
-    PROGRAM_FRAGMENT, PROGRAM_ICMP, PROGRAM_TOO_BIG, PROGRAM_WHY, PROGRAMS, TOO_BIG, Told,
+    PROGRAM_FRAGMENT, PROGRAM_ICMP, PROGRAM_RETAG, PROGRAM_TOO_BIG, PROGRAM_WHY, PROGRAMS, RETAG, TOO_BIG,
+    Told,
 };
 pub use slot::{MAX_CANDIDATES, SLOT_PAGE_LEN, SLOT_PAGES, SLOT_TABLES, SLOTS, SLOTS_LEN, Slot, SlotPage};
 pub use tunnel::{MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd, TunnelEndKey};
 pub use vip::{MAX_VIPS, VIPS4, VIPS6, Vip, VipId, VipKey4, VipKey6};
+pub use vlan::Vlan;
 pub use walk::{ECHO_BUDGET, WALK_BUDGET, WalkBudget};
 
 /// Version of all layouts in this module together. Raise it with every change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Name of the read-only `u8` in the BPF object that switches logging through aya-log on (1) when it is overridden
 /// before loading. Off (0), the verifier removes every trace of it.

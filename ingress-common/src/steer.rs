@@ -33,6 +33,7 @@ mod icmp;
 pub mod memory;
 mod ndp;
 mod reason;
+mod retag;
 mod slot;
 mod tables;
 mod tcp;
@@ -45,6 +46,7 @@ pub use guard::guard;
 pub use gue::encapsulate;
 pub use icmp::{ECHO_BURST_NS, ECHO_COST_NS, icmp};
 pub use reason::Reason;
+pub use retag::retag;
 pub use slot::{Question, choose};
 pub use tables::Tables;
 pub use tcp::{Quote, Segment, Tuple};
@@ -86,6 +88,8 @@ pub enum Action {
     TooBig,
     /// A SYN that is one too many: [`cookie`] answers, or passes it.
     Cookie,
+    /// Needs other VLAN tags on its way to [`Verdict::node`]: [`retag`] writes them.
+    Retag,
 }
 
 /// The decision, and what to count it under. All fields always have a value: the verifier wants to see what a register
@@ -128,7 +132,7 @@ impl Verdict {
     }
 
     /// None of our business.
-    const NOT_OURS: Self = Self::other(Action::Pass, Reason::NotOurs);
+    pub const NOT_OURS: Self = Self::other(Action::Pass, Reason::NotOurs);
     /// For [`detour`] to decide. The reason holds if it is not there.
     const DETOUR: Self = Self::other(Action::Detour, Reason::PassNotReady);
 }
@@ -156,6 +160,9 @@ pub fn front<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex:
         verdict =
             cookie(packet, tables, ifindex, Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
     }
+    if verdict.action == Action::Retag {
+        verdict = retag(packet, tables, ifindex, verdict);
+    }
     verdict
 }
 
@@ -182,8 +189,15 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
         return not_tcp(packet, ip.proto, ip.is_fragment(), link.l3 + header_len);
     }
     let end = link.l3 + usize::from(ip.total_len.get());
-    let at =
-        tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl, in_tunnel: false };
+    let at = tcp::At {
+        ifindex,
+        vlan: link.vlan,
+        l3: link.l3,
+        l4: link.l3 + header_len,
+        end,
+        hop_limit: ip.ttl,
+        in_tunnel: false,
+    };
     let (src, dst) = (ip.src, ip.dst);
     tcp::steer::<tcp::V4, P, T>(packet, tables, link, at, src, dst)
 }
@@ -208,7 +222,7 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
     if next != next_header::TCP {
         return not_tcp(packet, next, next == next_header::FRAGMENT, l4);
     }
-    let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit, in_tunnel: false };
+    let at = tcp::At { ifindex, vlan: link.vlan, l3: link.l3, l4, end, hop_limit, in_tunnel: false };
     tcp::steer::<tcp::V6, P, T>(packet, tables, link, at, src, dst)
 }
 

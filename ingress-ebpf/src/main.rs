@@ -18,10 +18,11 @@ use core::ptr;
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use ingress_common::{
-    abi::{COOKIE, Config, DETOUR, Errand, FRAGMENT, ICMP, NodeIndex, TOO_BIG, Told},
+    abi::{COOKIE, Config, DETOUR, Errand, FRAGMENT, ICMP, NodeIndex, RETAG, TOO_BIG, Told},
     packet::Packet as _,
     steer::{
-        Action, Reason, Tables as _, Verdict, cookie, detour, encapsulate, fragment, icmp, steer, too_big,
+        Action, Reason, Tables as _, Verdict, cookie, detour, encapsulate, fragment, icmp, retag, steer,
+        too_big,
     },
 };
 
@@ -101,6 +102,20 @@ fn xdp_cookie(ctx: XdpContext) -> u32 {
     act(&ctx, &verdict, bytes)
 }
 
+/// Called by the others for a frame that leaves by another VLAN than it came in by. They have counted it.
+#[xdp]
+fn xdp_retag(ctx: XdpContext) -> u32 {
+    let mut frame = env::Frame::new(&ctx);
+    let bytes = frame.len();
+    let Some(errand) = maps::ERRAND.get(0) else { return xdp_action::XDP_DROP };
+    let verdict = Verdict { action: Action::Retag, node: errand.node, ..Verdict::NOT_OURS };
+    let verdict = retag(&mut frame, &env::kernel(&ctx), ifindex(&ctx), verdict);
+    match verdict.action {
+        Action::Transmit | Action::Redirect => code(&verdict),
+        _ => act(&ctx, &verdict, bytes),
+    }
+}
+
 /// What the front would do with a packet, as a number (`Told`). Attached nowhere: `xdp-ingress why` runs it over the front's maps.
 /// It counts nothing and remembers nothing.
 #[xdp]
@@ -166,6 +181,17 @@ fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
         let vip_and_node = u32::from(verdict.vip.0) << 16 | u32::from(verdict.node.0);
         log(verdict.reason.index(), vip_and_node, u32::from(verdict.new_flow));
     }
+    if verdict.action == Action::Retag {
+        send_on(Errand { node: verdict.node, ..NO_ERRAND });
+        // SAFETY: the program is of the same type; if it is not there (yet), the packet is lost.
+        unsafe { maps::PROGRAMS.tail_call(ctx, RETAG) };
+    }
+    code(verdict)
+}
+
+/// The verdict as the kernel understands it.
+#[inline(always)]
+fn code(verdict: &Verdict) -> u32 {
     match verdict.action {
         Action::Pass | Action::Cookie => xdp_action::XDP_PASS,
         Action::Transmit => xdp_action::XDP_TX,
@@ -176,7 +202,8 @@ fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
         | Action::Detour
         | Action::Icmp
         | Action::Fragment
-        | Action::TooBig => xdp_action::XDP_DROP,
+        | Action::TooBig
+        | Action::Retag => xdp_action::XDP_DROP,
     }
 }
 

@@ -21,6 +21,7 @@ mod numbers;
 mod owner;
 mod status;
 mod sync;
+mod vlan;
 mod why;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ pub use load::{Attachment, Mode, StartError};
 pub use neighbour::Way;
 pub use status::{Generation, NodeStatus, Status, Totals, VipStatus};
 pub use sync::Standing;
+pub use vlan::Told as VlanInterface;
 pub use why::{Answer, CandidateStatus, Question, WhyError};
 
 use crate::model::Snapshot;
@@ -59,6 +61,8 @@ pub struct Config {
     pub node_name: String,
     /// Uplinks: interfaces at which clients' packets arrive and peers are reached.
     pub interfaces: Vec<String>,
+    /// Interfaces that are VLANs of an uplink without the kernel saying so.
+    pub vlans: Vec<VlanInterface>,
     /// How to attach the program.
     pub mode: Mode,
     /// Directory in a BPF file system, for this daemon alone.
@@ -84,6 +88,7 @@ impl Config {
         Self {
             node_name: node_name.into(),
             interfaces,
+            vlans: Vec::new(),
             mode: Mode::Auto,
             pin_path: pin_path.into(),
             membership: membership::Config::default(),
@@ -151,7 +156,13 @@ impl L4 {
         let (publish_findings, findings) = watch::channel(Findings::default());
         let (peers, peers_inbox) = watch::channel(Vec::new());
         let (publish_surroundings, surroundings) = watch::channel(neighbour::Surroundings::default());
-        tokio::spawn(neighbour::follow(netlink.clone(), changes, peers_inbox, publish_surroundings));
+        tokio::spawn(neighbour::follow(
+            netlink.clone(),
+            changes,
+            peers_inbox,
+            config.vlans,
+            publish_surroundings,
+        ));
         let takeover = load::Takeover::new(loaded.ebpf, loaded.waiting, config.pin_path.clone());
         let engine = Engine {
             own_name: config.node_name.clone(),

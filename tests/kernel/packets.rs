@@ -50,7 +50,8 @@ fn run(front: &mut Front, case: &Case) -> Result<()> {
         | Action::Icmp
         | Action::Fragment
         | Action::TooBig
-        | Action::Cookie => {
+        | Action::Cookie
+        | Action::Retag => {
             bail!("no case ends half way")
         }
     };

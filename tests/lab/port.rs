@@ -16,20 +16,25 @@ const NAMES: &[u8] = b"\0xdp\0license\0.symtab\0.strtab\0pass\0";
 /// Puts the program on `interface` of the namespace `namespace`, in the driver. `dir` is for its file.
 pub(super) fn pass_all(namespace: &str, interface: &str, dir: &Path) -> Result<()> {
     let file = dir.join("pass.bpf.o");
-    fs::write(&file, object()).with_context(|| format!("writing {}", file.display()))?;
+    write_object(&file, &CODE)?;
     netns::ip(namespace, &format!("link set dev {interface} xdpdrv obj {} sec xdp\n", file.display()))
+}
+
+/// Writes an object file with one program, in the section `xdp`: these instructions.
+pub(super) fn write_object(file: &Path, code: &[u8]) -> Result<()> {
+    fs::write(file, object(code)).with_context(|| format!("writing {}", file.display()))
 }
 
 /// A section: offset of its name in [`NAMES`], type, flags, content, linked section, entry size.
 struct Section(u32, u32, u64, Vec<u8>, u32, u64);
 
 /// The object file as `ip` (libbpf) loads it: ELF64, little-endian, machine BPF.
-fn object() -> Vec<u8> {
+fn object(code: &[u8]) -> Vec<u8> {
     // SHT_PROGBITS 1, SHT_SYMTAB 2, SHT_STRTAB 3; SHF_WRITE 1, SHF_ALLOC 2, SHF_EXECINSTR 4.
     let sections = [
-        Section(1, 1, 6, CODE.to_vec(), 0, 0),
+        Section(1, 1, 6, code.to_vec(), 0, 0),
         Section(5, 1, 3, LICENSE.to_vec(), 0, 0),
-        Section(13, 2, 0, symbols(), 4, 24),
+        Section(13, 2, 0, symbols(code.len()), 4, 24),
         Section(21, 3, 0, NAMES.to_vec(), 0, 0),
     ];
     let mut contents = Vec::new();
@@ -57,23 +62,23 @@ fn object() -> Vec<u8> {
 }
 
 /// The empty first symbol, and the global function `pass` at the start of section 1.
-fn symbols() -> Vec<u8> {
+fn symbols(len: usize) -> Vec<u8> {
     let mut symbols = vec![0; 24];
     symbols.extend(29_u32.to_le_bytes());
     symbols.extend([0x12, 0, 1, 0]);
-    symbols.extend([0, CODE.len() as u64].iter().flat_map(|word| word.to_le_bytes()));
+    symbols.extend([0, len as u64].iter().flat_map(|word| word.to_le_bytes()));
     symbols
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NAMES, object};
+    use super::{CODE, NAMES, object};
 
     #[test]
     fn names_stand_where_the_headers_say() {
         for (at, name) in [(1, "xdp"), (5, "license"), (13, ".symtab"), (21, ".strtab"), (29, "pass")] {
             assert!(NAMES[at..].starts_with(name.as_bytes()) && NAMES[at + name.len()] == 0, "{name}");
         }
-        assert_eq!(object().len(), 64 + 16 + 8 + 48 + 40 + 5 * 64);
+        assert_eq!(object(&CODE).len(), 64 + 16 + 8 + 48 + 40 + 5 * 64);
     }
 }

@@ -1,7 +1,7 @@
 //! Tunnels: packets for peers behind a router get outer headers, packets from known peers lose theirs.
 
 use ingress_common::{
-    abi::{Be16, Be32, Ip4, Mac, Node, NodeIndex, Tunnel},
+    abi::{Be16, Be32, Ip4, Mac, Node, NodeIndex, Tunnel, Vlan},
     checksum,
     packet::{
         ipv4::Ipv4Hdr,
@@ -185,6 +185,7 @@ fn sending() -> Vec<Case> {
             .redirects(Reason::ForwardNew, sent4(&v4(SYN).hops(HOP_STEERED), port4())),
         Case::new("gue: tags stay in front", tagged(v4(SYN)))
             .when(routed(ROUTED))
+            .when(|world| world.nodes[usize::from(ROUTED.0)].vlan = Vlan(10))
             .transmits(Reason::ForwardNew, tagged_bytes(&sent4(&v4(SYN).hops(HOP_STEERED), port4()))),
         Case::new("gue: a full packet just fits", sized(1500 - 28))
             .when(routed(ROUTED))

@@ -18,6 +18,7 @@ mod packets;
 mod promise;
 mod protection;
 mod routed;
+mod uplinks;
 
 fn main() -> std::process::ExitCode {
     lab::run_if_asked();
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         lifecycle::trials(),
         coexistence::trials(),
         protection::trials(),
+        uplinks::trials(),
     ]
     .into_iter()
     .flatten()

@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Mac, map_type};
+use super::{Mac, Vlan, map_type};
 
 /// `Array<Node>` with [`MAX_NODES`] elements.
 pub const NODES: &str = "NODES";
@@ -47,7 +47,7 @@ pub struct Node {
     /// has a way, or is the own one. Clearing `ALIVE` takes a dead node out at once, before any slot is
     /// rewritten; the own node has `ALIVE` too.
     pub flags: u32,
-    /// Interface towards the node. The packet leaves by `XDP_TX` when it came in there, else by redirect.
+    /// Interface towards the node; where it is reached by a VLAN, the one that carries the VLAN. The packet leaves by `XDP_TX` when it came in there, else by redirect.
     pub ifindex: u32,
     /// Next hop's MAC address (on a common link the peer's own): it becomes the destination of the frame.
     pub dst_mac: Mac,
@@ -56,8 +56,8 @@ pub struct Node {
     /// `hash::NodeKey` of the node's name, low word first. Not read by the program: a restarted daemon sees by it who
     /// has which place, so that remembered flows stay right.
     pub key: [u32; 2],
-    /// Zero.
-    pub reserved: u32,
+    /// Tags of the frames to it.
+    pub vlan: Vlan,
 }
 map_type!(Node, 32);
 

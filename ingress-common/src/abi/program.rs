@@ -22,11 +22,14 @@ pub const PROGRAM_ICMP: &str = "xdp_icmp";
 /// Name of the XDP program for pieces of packets to VIPs.
 pub const PROGRAM_FRAGMENT: &str = "xdp_fragment";
 
+/// Name of the XDP program that gives frames the VLAN tags of the way to their node.
+pub const PROGRAM_RETAG: &str = "xdp_retag";
+
 /// `ProgramArray`: filled by the daemon with [`CALLED`], in that order.
 pub const PROGRAMS: &str = "PROGRAMS";
 /// The programs in [`PROGRAMS`], each at its number.
-pub const CALLED: [&str; 5] =
-    [PROGRAM_DETOUR, PROGRAM_TOO_BIG, PROGRAM_ICMP, PROGRAM_FRAGMENT, PROGRAM_COOKIE];
+pub const CALLED: [&str; 6] =
+    [PROGRAM_DETOUR, PROGRAM_TOO_BIG, PROGRAM_ICMP, PROGRAM_FRAGMENT, PROGRAM_COOKIE, PROGRAM_RETAG];
 /// Number of [`PROGRAM_DETOUR`].
 pub const DETOUR: u32 = 0;
 /// Number of [`PROGRAM_TOO_BIG`].
@@ -37,6 +40,8 @@ pub const ICMP: u32 = 2;
 pub const FRAGMENT: u32 = 3;
 /// Number of [`PROGRAM_COOKIE`].
 pub const COOKIE: u32 = 4;
+/// Number of [`PROGRAM_RETAG`].
+pub const RETAG: u32 = 5;
 
 /// `PerCpuArray<Errand>` with one element: what a program tells the one that it calls.
 pub const ERRAND: &str = "ERRAND";
@@ -45,7 +50,7 @@ pub const ERRAND: &str = "ERRAND";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Errand {
-    /// For whose tunnel the packet is too big; who would take the SYN.
+    /// For whose tunnel the packet is too big; who would take the SYN; to whom the frame goes.
     pub node: NodeIndex,
     /// For which VIP.
     pub vip: u16,

@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Packet;
-use crate::abi::{Be16, Mac};
+use crate::abi::{Be16, Mac, Vlan};
 
 /// What the frame carries (IEEE 802 numbers), in network byte order.
 pub mod ethertype {
@@ -20,9 +20,6 @@ pub mod ethertype {
     /// 802.1ad outer tag.
     pub const QINQ: Be16 = Be16::new(0x88a8);
 }
-
-/// How many tags we look behind.
-const MAX_TAGS: usize = 2;
 
 /// Ethernet header.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -57,6 +54,8 @@ pub struct Link {
     pub ethertype: Be16,
     /// Where it follows: 14, 18 or 22.
     pub l3: usize,
+    /// Its tags.
+    pub vlan: Vlan,
 }
 
 impl Link {
@@ -64,12 +63,20 @@ impl Link {
     #[inline(always)]
     pub fn parse<P: Packet + ?Sized>(packet: &P) -> Option<Self> {
         let eth = packet.at::<EthHdr>(0)?;
-        let mut link = Self { dst: eth.dst, src: eth.src, ethertype: eth.ethertype, l3: size_of::<EthHdr>() };
-        for _ in 0..MAX_TAGS {
+        let mut link = Self {
+            dst: eth.dst,
+            src: eth.src,
+            ethertype: eth.ethertype,
+            l3: size_of::<EthHdr>(),
+            vlan: Vlan::NONE,
+        };
+        for _ in 0..Vlan::MAX_TAGS {
             if link.ethertype != ethertype::VLAN && link.ethertype != ethertype::QINQ {
                 break;
             }
-            link.ethertype = packet.at::<VlanTag>(link.l3)?.ethertype;
+            let tag = packet.at::<VlanTag>(link.l3)?;
+            link.vlan = link.vlan.with(tag.tci, link.ethertype == ethertype::QINQ);
+            link.ethertype = tag.ethertype;
             link.l3 += size_of::<VlanTag>();
         }
         Some(link)

@@ -6,7 +6,7 @@
 //! of an unknown flow does. The answer asks for a segment size and for nothing else: the kernel would read scale, SACK and
 //! timestamps out of a timestamp with an offset that only it knows.
 
-use crate::abi::{Be16, Be32, Errand, Ip4, Ip6, Mac, NodeIndex, VipId};
+use crate::abi::{Be16, Be32, Errand, Ip4, Ip6, Mac, NodeIndex, VipId, Vlan};
 use crate::checksum;
 use crate::packet::eth::{EthHdr, Link, ethertype};
 use crate::packet::ipv4::Ipv4Hdr;
@@ -14,7 +14,7 @@ use crate::packet::ipv6::{Ipv6Hdr, next_header};
 use crate::packet::tcp::{PROTO, TcpFlags, TcpHdr};
 use crate::packet::{Packet, Resize};
 
-use super::{Action, Reason, Segment, Tables, Tuple, Verdict};
+use super::{Action, Reason, Segment, Tables, Tuple, Verdict, own_mac};
 
 const HOP_LIMIT: u8 = 64;
 const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
@@ -91,7 +91,7 @@ fn answer4<P: Resize + ?Sized, T: Tables>(
     let tuple = Tuple { src: client, dst: vip, src_port: syn.src, dst_port: syn.dst };
     let route = match tables.peer(link.src) {
         None => straight_back(ifindex, link),
-        Some(_) => tables.route4(vip, client)?,
+        Some(_) => untagged(tables, link, tables.route4(vip, client)?)?,
     };
     let cookie = tables.cookie4(&tuple, &Segment { l3, l4, flags: syn.flags })?;
     let size = tables.config()?.segment_size;
@@ -135,7 +135,7 @@ fn answer6<P: Resize + ?Sized, T: Tables>(
     let tuple = Tuple { src: client, dst: vip, src_port: syn.src, dst_port: syn.dst };
     let route = match tables.peer(link.src) {
         None => straight_back(ifindex, link),
-        Some(_) => tables.route6(vip, client)?,
+        Some(_) => untagged(tables, link, tables.route6(vip, client)?)?,
     };
     let cookie = tables.cookie6(&tuple, &Segment { l3, l4, flags: syn.flags })?;
     let size = tables.config()?.segment_size.saturating_sub(20);
@@ -159,6 +159,13 @@ fn answer6<P: Resize + ?Sized, T: Tables>(
 #[inline(always)]
 fn straight_back(ifindex: u32, link: &Link) -> Route {
     Route { ifindex, src_mac: link.dst, dst_mac: link.src }
+}
+
+/// A route of the kernel's that leaves by an uplink as the frame is: what it does by VLANs is the stack's to answer.
+#[inline(always)]
+fn untagged<T: Tables>(tables: &T, link: &Link, route: Route) -> Option<Route> {
+    let is_plain = link.vlan == Vlan::NONE && own_mac(tables.config()?, route.ifindex).is_some();
+    is_plain.then_some(route)
 }
 
 #[inline(always)]

@@ -53,7 +53,15 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(
     let Some(ip) = packet.at::<Ipv4Hdr>(link.l3) else { return Verdict::NOT_OURS };
     let Some(header_len) = ip.header_len() else { return Verdict::NOT_OURS };
     let end = link.l3 + usize::from(ip.total_len.get());
-    let at = tcp::At { ifindex, l3: link.l3, l4: link.l3 + header_len, end, hop_limit: ip.ttl, in_tunnel };
+    let at = tcp::At {
+        ifindex,
+        vlan: link.vlan,
+        l3: link.l3,
+        l4: link.l3 + header_len,
+        end,
+        hop_limit: ip.ttl,
+        in_tunnel,
+    };
     let (src, dst) = (ip.src, ip.dst);
     if ip.is_fragment() {
         // Other pieces for a VIP's address are for its node's own kernel, as unfragmented ones are.
@@ -101,6 +109,6 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(
     if next != next_header::TCP {
         return Verdict::NOT_OURS;
     }
-    let at = tcp::At { ifindex, l3: link.l3, l4, end, hop_limit, in_tunnel };
+    let at = tcp::At { ifindex, vlan: link.vlan, l3: link.l3, l4, end, hop_limit, in_tunnel };
     tcp::steer::<tcp::V6, P, T>(packet, tables, link, at, src, dst)
 }

@@ -43,6 +43,7 @@ fn fragment4<P: Packet + ?Sized, T: Tables>(
     let (src, dst) = (ip.src, ip.dst);
     let at = At {
         ifindex,
+        vlan: link.vlan,
         l3: link.l3,
         l4: link.l3 + header_len,
         end: link.l3 + usize::from(ip.total_len.get()),
@@ -83,7 +84,15 @@ fn fragment6<P: Packet + ?Sized, T: Tables>(
         return Verdict::NOT_OURS;
     }
     let key = FragmentKey { src, dst, id: { piece.id }.raw(), proto: u32::from(next_header::TCP) };
-    let at = At { ifindex, l3: link.l3, l4: offset + size_of::<FragmentHdr>(), end, hop_limit, in_tunnel };
+    let at = At {
+        ifindex,
+        vlan: link.vlan,
+        l3: link.l3,
+        l4: offset + size_of::<FragmentHdr>(),
+        end,
+        hop_limit,
+        in_tunnel,
+    };
     if piece.is_later() {
         return later::<V6, P, T>(packet, tables, config, &at, &key);
     }
@@ -127,5 +136,5 @@ fn later<F: Family, P: Packet + ?Sized, T: Tables>(
     let lowered = F::set_hop_limit(packet, at.l3, HOP_STEERED.min(at.hop_limit - 1));
     debug_assert!(lowered.is_some(), "the headers were read before");
     let verdict = Verdict { reason: Reason::ForwardFragment, ..verdict };
-    hand_over::to(packet, node, at.ifindex, first.entropy, verdict)
+    hand_over::to(packet, node, at, first.entropy, verdict)
 }

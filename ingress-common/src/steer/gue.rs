@@ -8,7 +8,7 @@ use crate::packet::ipv6::Ipv6Hdr;
 use crate::packet::udp::{GUE_PORT, PROTO, UdpHdr};
 use crate::packet::{Packet, Resize};
 
-use super::{Action, Reason, Tables, Verdict};
+use super::{Action, Reason, Tables, Verdict, hand_over};
 
 const ETH_LEN: usize = size_of::<EthHdr>();
 const ONE_TAG: usize = ETH_LEN + size_of::<VlanTag>();
@@ -42,11 +42,7 @@ pub fn encapsulate<P: Resize + ?Sized, T: Tables>(
     if wrap(packet, node, tunnel, &link, &inner, verdict.detail as u16).is_none() {
         return lost;
     }
-    if node.ifindex == ifindex {
-        Verdict { action: Action::Transmit, ifindex: 0, ..verdict }
-    } else {
-        Verdict { action: Action::Redirect, ifindex: node.ifindex, ..verdict }
-    }
+    hand_over::leave(node, link.vlan, ifindex, verdict)
 }
 
 /// The client's packet.

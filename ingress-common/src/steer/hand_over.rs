@@ -1,19 +1,20 @@
 //! Handing a packet over to another node: on the same link by rewriting its MAC addresses, else through a tunnel. The payload
 //! and everything above the hop limit stay as the client sent them, so the node that has the socket sees client and VIP.
 
-use crate::abi::Node;
+use crate::abi::{Node, Vlan};
 use crate::packet::Packet;
 use crate::packet::eth::EthHdr;
 
+use super::tcp::At;
 use super::{Action, Verdict};
 
-/// Completes `verdict` about a packet that came in by `ifindex` and goes to `node`: out of the right interface, or into the
-/// tunnel. The caller has set the hop limit.
+/// Completes `verdict` about the packet `at`, which goes to `node`: out of the right interface, or into the tunnel. The caller
+/// has set the hop limit.
 #[inline(always)]
 pub(super) fn to<P: Packet + ?Sized>(
     packet: &mut P,
     node: &Node,
-    ifindex: u32,
+    at: &At,
     entropy: u32,
     verdict: Verdict,
 ) -> Verdict {
@@ -22,6 +23,21 @@ pub(super) fn to<P: Packet + ?Sized>(
     }
     let written = l2(packet, node);
     debug_assert!(written.is_some(), "the headers were read before");
+    leave(node, at.vlan, at.ifindex, verdict)
+}
+
+/// Completes `verdict` about a frame that is as `node` shall get it but for its tags, which are those of `vlan`.
+#[inline(always)]
+pub(super) fn leave(node: &Node, vlan: Vlan, ifindex: u32, verdict: Verdict) -> Verdict {
+    if node.vlan != vlan {
+        return Verdict { action: Action::Retag, ..verdict };
+    }
+    out(node, ifindex, verdict)
+}
+
+/// Out of the interface towards `node`.
+#[inline(always)]
+pub(super) fn out(node: &Node, ifindex: u32, verdict: Verdict) -> Verdict {
     if node.ifindex == ifindex {
         Verdict { action: Action::Transmit, ..verdict }
     } else {

@@ -94,7 +94,7 @@ fn icmp4<P: Packet + ?Sized, T: Tables>(
     let quote = Quote { l3: quoted, l4: quoted + inner_len };
     let Some(ports) = packet.at::<Ports>(quote.l4) else { return Verdict::NOT_OURS };
     let tuple = Tuple { src: client, dst: vip, src_port: ports.dst, dst_port: ports.src };
-    let at = At { ifindex, l3, l4, end, hop_limit, in_tunnel };
+    let at = At { ifindex, vlan: link.vlan, l3, l4, end, hop_limit, in_tunnel };
     follow::<V4, P, T>(packet, tables, config, link, at, tuple, &quote)
 }
 
@@ -132,7 +132,7 @@ fn icmp6<P: Packet + ?Sized, T: Tables>(
     let quote = Quote { l3: quoted, l4: quoted + size_of::<Ipv6Hdr>() };
     let Some(ports) = packet.at::<Ports>(quote.l4) else { return Verdict::NOT_OURS };
     let tuple = Tuple { src: client, dst: vip, src_port: ports.dst, dst_port: ports.src };
-    let at = At { ifindex, l3, l4, end, hop_limit, in_tunnel };
+    let at = At { ifindex, vlan: link.vlan, l3, l4, end, hop_limit, in_tunnel };
     follow::<V6, P, T>(packet, tables, config, link, at, tuple, &quote)
 }
 

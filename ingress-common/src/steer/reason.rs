@@ -44,7 +44,7 @@ pub enum Reason {
     DropImpossibleFlags = 18,
     /// Answered: too big for the tunnel to its node; the client is told which size fits.
     TooBigAnswered = 19,
-    /// Dropped: the tunnel to its node is not known (any more), or there is no room for its header.
+    /// Dropped: the tunnel to its node is not known (any more), or there is no room for its header or for VLAN tags.
     DropNoTunnel = 20,
     /// Dropped: came from a peer through a tunnel, but is for no VIP.
     DropTunnel = 21,

@@ -1,6 +1,6 @@
 //! A TCP segment to a VIP: the walk of `steer`'s description, for either IP version.
 
-use crate::abi::{Be16, Config, FlowSet, Ip4, Ip6, Node, NodeIndex, Vip, VipId, VipKey4, VipKey6};
+use crate::abi::{Be16, Config, FlowSet, Ip4, Ip6, Node, NodeIndex, Vip, VipId, VipKey4, VipKey6, Vlan};
 use crate::hash::{FlowHash, FlowKey};
 use crate::packet::Packet;
 use crate::packet::eth::Link;
@@ -16,6 +16,8 @@ use super::{Action, HOP_STEERED, HOP_WALK, Reason, Tables, Verdict, hand_over, r
 pub(super) struct At {
     /// Interface that it came in by.
     pub(super) ifindex: u32,
+    /// In which VLAN.
+    pub(super) vlan: Vlan,
     /// Offset of the IP header.
     pub(super) l3: usize,
     /// Offset of the TCP header.
@@ -302,7 +304,7 @@ impl<F: Family, T: Tables> Steering<'_, F, T> {
         let lowered = F::set_hop_limit(packet, self.at.l3, hop_limit);
         debug_assert!(lowered.is_some(), "the headers were read before");
         let verdict = Verdict { reason, vip: self.vip, node: index, ..Verdict::NOT_OURS };
-        hand_over::to(packet, node, self.at.ifindex, u32::from(self.hash.entropy()), verdict)
+        hand_over::to(packet, node, &self.at, u32::from(self.hash.entropy()), verdict)
     }
 
     #[inline(always)]

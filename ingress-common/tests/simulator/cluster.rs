@@ -203,7 +203,8 @@ impl Cluster {
                 | Action::Icmp
                 | Action::Fragment
                 | Action::TooBig
-                | Action::Cookie => {
+                | Action::Cookie
+                | Action::Retag => {
                     panic!("whole TCP segments on one link")
                 }
                 Action::Transmit | Action::Redirect => {

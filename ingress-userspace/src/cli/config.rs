@@ -92,6 +92,10 @@ pub struct RunArgs {
     /// Uplink interfaces at which clients' packets arrive. Needed with `--l4 on`.
     #[arg(long, env = "XDP_INGRESS_INTERFACE", value_delimiter = ',', value_name = "IF[,IF]")]
     pub interface: Vec<String>,
+    /// An interface that is a VLAN of an uplink, where the kernel does not say so (Open vSwitch, a bridge that filters
+    /// VLANs); of the kernel's own VLAN interfaces it is known. Repeatable.
+    #[arg(long, env = "XDP_INGRESS_VLAN", value_delimiter = ',', value_name = "IF=UPLINK:VLAN")]
+    pub vlan: Vec<crate::l4::VlanInterface>,
     /// How to attach the XDP program.
     #[arg(long, env = "XDP_INGRESS_XDP_MODE", value_enum, default_value_t = XdpMode::Auto)]
     pub xdp_mode: XdpMode,

@@ -321,6 +321,7 @@ fn l4_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l4::Config> {
         "--interface is needed with --l4 on: name the uplink at which clients' packets arrive (or use --l4 off)"
     );
     let mut config = l4::Config::new(node, arguments.interface.clone(), &arguments.pin_path);
+    config.vlans.clone_from(&arguments.vlan);
     config.mode = match arguments.xdp_mode {
         XdpMode::Auto => l4::Mode::Auto,
         XdpMode::Native => l4::Mode::Native,

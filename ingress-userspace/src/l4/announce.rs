@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use ingress_common::abi::Mac;
+use ingress_common::abi::{Mac, Vlan};
 use tracing::{debug, warn};
 
 pub(crate) use ears::Ears;
@@ -81,9 +81,21 @@ impl Schedule {
     }
 }
 
-/// Sends one announcement of the VIP on the interface with index `link`, whose address is `mac`.
-pub(crate) fn announce(socket: &PacketSocket, vip: IpAddr, link: u32, mac: Mac) {
+/// Where announcements go out, and what they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Index of the interface.
+    pub(crate) link: u32,
+    /// Tags ([`Vlan`]).
+    pub(crate) vlan: u32,
+    /// Our hardware address there.
+    pub(crate) mac: Mac,
+}
+
+/// Sends one announcement of the VIP there.
+pub(crate) fn announce(socket: &PacketSocket, vip: IpAddr, Place { link, vlan, mac }: Place) {
     for frame in frame::announcements(vip, mac.octets()) {
+        let frame = frame::tagged(frame, Vlan(vlan));
         if let Err(error) = socket.send(link, &frame) {
             warn!(%vip, link, %error, "cannot announce the VIP on this interface");
         }

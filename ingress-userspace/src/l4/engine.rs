@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ingress_common::abi::{Config as Behaviour, Uplink};
+use ingress_common::abi::{Config as Behaviour, Uplink, Vlan};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::address::Addresses;
-use super::announce::{Ears, PacketSocket, Schedule, announce, ask};
+use super::announce::{Ears, PacketSocket, Place, Schedule, announce, ask};
 use super::conflict::{Claim, Watch};
 use super::findings::{Conflict, Findings, Unanswered};
 use super::heartbeat::{HeartbeatThread, Pulse};
@@ -300,8 +300,14 @@ impl Engine {
     }
 
     fn announce(&self, vip: IpAddr, memory: &Memory) {
+        // Where the nodes are in a VLAN, clients or their router may be too.
+        let vlans: BTreeSet<Place> = self.surroundings.borrow().ways.values().filter_map(Way::vlan).collect();
         for uplink in self.announced_on(vip, memory) {
-            announce(&self.packets, vip, uplink.ifindex, uplink.mac);
+            let untagged = Place { link: uplink.ifindex, vlan: Vlan::NONE.0, mac: uplink.mac };
+            announce(&self.packets, vip, untagged);
+            for place in vlans.iter().filter(|place| place.link == uplink.ifindex) {
+                announce(&self.packets, vip, *place);
+            }
         }
     }
 

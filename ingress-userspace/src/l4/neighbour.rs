@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ingress_common::abi::Mac;
+use ingress_common::abi::{Mac, Vlan};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
+use super::announce::Place;
 use super::membership::Declared;
 use super::netlink::{Changes, LOOPBACK, Link, Neighbour, Netlink, Route};
+use super::vlan::{Told, text, wire};
 
 /// Changes come in bursts; this long after the first one we look.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -27,8 +29,11 @@ const RETRY: Duration = Duration::from_millis(200);
 pub enum Way {
     /// On a common link: frames go to its hardware address.
     Link {
-        /// Interface index.
+        /// Interface index; of a VLAN, the interface that carries it.
         link: u32,
+        /// Tags of the frames there.
+        #[serde(with = "vlan_text", default, skip_serializing_if = "is_untagged")]
+        vlan: Vlan,
         /// Our hardware address there.
         #[serde(with = "mac_text")]
         from: Mac,
@@ -40,8 +45,11 @@ pub enum Way {
     Unresolved,
     /// Behind a router: packets go through a tunnel.
     Tunnel {
-        /// Interface index.
+        /// Interface index; of a VLAN, the interface that carries it.
         link: u32,
+        /// Tags of the frames there.
+        #[serde(with = "vlan_text", default, skip_serializing_if = "is_untagged")]
+        vlan: Vlan,
         /// Our hardware address there.
         #[serde(with = "mac_text")]
         from: Mac,
@@ -67,10 +75,10 @@ pub enum Way {
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Link { to, .. } => write!(f, "link, {to}"),
+            Self::Link { to, vlan, .. } => write!(f, "link, {to}{}", by(*vlan)),
             Self::Unresolved => f.write_str("link, address not known yet"),
-            Self::Tunnel { gateway, remote, mtu, .. } => {
-                write!(f, "gue to {remote} through {gateway}, MTU {mtu}")
+            Self::Tunnel { gateway, remote, mtu, vlan, .. } => {
+                write!(f, "gue to {remote} through {gateway}, MTU {mtu}{}", by(*vlan))
             }
             Self::Routed { gateway } => write!(f, "behind {gateway}, address not known yet"),
             Self::NoRoute => f.write_str("no route"),
@@ -79,9 +87,47 @@ impl std::fmt::Display for Way {
 }
 
 impl Way {
+    /// The VLAN that leads to it, if one does.
+    pub(crate) fn vlan(&self) -> Option<Place> {
+        match *self {
+            Self::Link { link, vlan, from, .. } | Self::Tunnel { link, vlan, from, .. }
+                if vlan != Vlan::NONE =>
+            {
+                Some(Place { link, vlan: vlan.0, mac: from })
+            }
+            _ => None,
+        }
+    }
+
     /// There may be a way, but a hardware address is missing.
     pub(crate) const fn is_unresolved(&self) -> bool {
         matches!(self, Self::Unresolved | Self::Routed { .. })
+    }
+}
+
+/// The VLAN of a way, to be said behind it.
+fn by(vlan: Vlan) -> String {
+    if is_untagged(&vlan) { String::new() } else { format!(", VLAN {}", text(vlan)) }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants this signature")]
+fn is_untagged(vlan: &Vlan) -> bool {
+    *vlan == Vlan::NONE
+}
+
+/// Tags as one number, as the program has them.
+mod vlan_text {
+    use ingress_common::abi::Vlan;
+    use serde::de::{Deserialize as _, Deserializer};
+    use serde::ser::Serializer;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants this signature")]
+    pub(super) fn serialize<S: Serializer>(vlan: &Vlan, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(vlan.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vlan, D::Error> {
+        u32::deserialize(deserializer).map(Vlan)
     }
 }
 
@@ -119,30 +165,32 @@ fn way(
     routes: &BTreeMap<IpAddr, Route>,
     links: &[Link],
     neighbours: &[Neighbour],
+    told: &[Told],
     before: Option<Way>,
 ) -> Way {
     let one = |address: &IpAddr| -> Option<Way> {
         let route = routes.get(address).filter(|route| route.link != LOOPBACK)?;
         let link = links.iter().find(|link| link.index == route.link && link.is_up)?;
         let from = link.mac?;
+        let (on, vlan) = wire(link, links, told)?;
         let next_hop = route.gateway.unwrap_or(*address);
         let entry = neighbours.iter().find(|entry| entry.link == route.link && entry.address == next_hop);
         let renewed = match (before, route.gateway) {
-            (Some(Way::Link { link, from: own, to }), None) => Some((link, own, to)),
-            (Some(Way::Tunnel { link, from: own, to, gateway, .. }), Some(now)) if gateway == now => {
-                Some((link, own, to))
+            (Some(Way::Link { link, vlan, from, to }), None) => Some(((link, vlan, from), to)),
+            (Some(Way::Tunnel { link, vlan, from, to, gateway, .. }), Some(now)) if gateway == now => {
+                Some(((link, vlan, from), to))
             }
             _ => None,
         };
-        let renewed = renewed.filter(|(link, own, _)| *link == route.link && *own == from);
-        let to = entry.map(|entry| entry.mac).or(renewed.map(|(.., to)| to));
+        let renewed = renewed.filter(|(own, _)| *own == (on, vlan, from));
+        let to = entry.map(|entry| entry.mac).or(renewed.map(|(_, to)| to));
         Some(match (to, route.gateway) {
-            (Some(to), None) => Way::Link { link: route.link, from, to },
+            (Some(to), None) => Way::Link { link: on, vlan, from, to },
             (None, None) => Way::Unresolved,
             (Some(to), Some(gateway)) => {
                 let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                Way::Tunnel { link: route.link, from, to, gateway, remote: *address, mtu }
+                Way::Tunnel { link: on, vlan, from, to, gateway, remote: *address, mtu }
             }
             (None, Some(gateway)) => Way::Routed { gateway },
         })
@@ -168,6 +216,7 @@ fn way(
 async fn look(
     netlink: &Netlink,
     nodes: &[Declared],
+    told: &[Told],
     before: &Surroundings,
 ) -> Result<Surroundings, rtnetlink::Error> {
     let links = netlink.links().await?;
@@ -181,22 +230,24 @@ async fn look(
             }
         }
         let known = before.ways.get(&node.name).copied();
-        ways.insert(node.name.clone(), way(&node.addresses, &routes, &links, &neighbours, known));
+        ways.insert(node.name.clone(), way(&node.addresses, &routes, &links, &neighbours, told, known));
     }
     Ok(Surroundings { links, ways })
 }
 
-/// Follows the kernel until the receivers are gone. `nodes` holds the peers, without the own node.
+/// Follows the kernel until the receivers are gone. `nodes` holds the peers, without the own node; `told` is what the user
+/// said of VLANs.
 pub(crate) async fn follow(
     netlink: Netlink,
     mut changes: Changes,
     mut nodes: watch::Receiver<Vec<Declared>>,
+    told: Vec<Told>,
     publish: watch::Sender<Surroundings>,
 ) {
     loop {
         let peers = nodes.borrow_and_update().clone();
         let before = publish.borrow().clone();
-        let found = match look(&netlink, &peers, &before).await {
+        let found = match look(&netlink, &peers, &told, &before).await {
             Ok(found) => found,
             Err(error) => {
                 warn!(%error, "cannot read routes and neighbours; trying again");
@@ -225,9 +276,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::net::IpAddr;
 
-    use ingress_common::abi::Mac;
+    use ingress_common::abi::{Be16, Mac, Vlan};
 
     use super::{Link, Neighbour, Route, Way, way};
+    use crate::l4::vlan::Lower;
 
     const OWN: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
     const PEER: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
@@ -244,8 +296,13 @@ mod tests {
             is_up: true,
             mtu: 1500,
             xdp: None,
+            vlan_on: None,
         };
-        vec![link(1, "lo", None), link(2, "eth0", Some(OWN))]
+        let vlan = Link {
+            vlan_on: Some(Lower { link: 2, number: 5, is_qinq: false }),
+            ..link(4, "eth0.5", Some(OWN))
+        };
+        vec![link(1, "lo", None), link(2, "eth0", Some(OWN)), vlan]
     }
 
     fn routes(routes: &[(&str, u32, Option<&str>)]) -> BTreeMap<IpAddr, Route> {
@@ -258,13 +315,18 @@ mod tests {
     #[test]
     fn ways() {
         let entry = [Neighbour { link: 2, address: ip("10.0.0.2"), mac: PEER }];
-        let found = Way::Link { link: 2, from: OWN, to: PEER };
+        let found = Way::Link { link: 2, vlan: Vlan::NONE, from: OWN, to: PEER };
+        let vlan = Vlan::NONE.with(Be16::new(5), false);
+        let in_vlan = Way::Link { link: 2, vlan, from: OWN, to: PEER };
+        let vlan_entry = [Neighbour { link: 4, address: ip("10.0.0.2"), mac: PEER }];
+        let by_vlan = routes(&[("10.0.0.2", 4, None)]);
         let gateway = Way::Routed { gateway: ip("10.0.0.254") };
         let on_link = routes(&[("10.0.0.2", 2, None)]);
         let behind = routes(&[("10.0.0.2", 2, Some("10.0.0.254"))]);
         let router = Neighbour { link: 2, address: ip("10.0.0.254"), mac: PEER };
         let tunnel = |mtu| Way::Tunnel {
             link: 2,
+            vlan: Vlan::NONE,
             from: OWN,
             to: PEER,
             gateway: ip("10.0.0.254"),
@@ -288,7 +350,7 @@ mod tests {
                 &one,
                 &on_link,
                 &[],
-                Some(Way::Link { link: 3, from: OWN, to: PEER }),
+                Some(Way::Link { link: 3, vlan: Vlan::NONE, from: OWN, to: PEER }),
                 Way::Unresolved,
             ),
             ("behind a router that is not known", &one, &behind, &entry, Some(found), gateway),
@@ -298,11 +360,14 @@ mod tests {
             ("no route", &one, &BTreeMap::new(), &entry, Some(found), Way::NoRoute),
             ("one of two addresses on the link", &two, &both, &entry, None, found),
             ("an address of our own", &one, &own, &[], None, Way::NoRoute),
+            ("by a VLAN", &one, &by_vlan, &vlan_entry, None, in_vlan),
+            ("by a VLAN, entry being renewed", &one, &by_vlan, &[], Some(in_vlan), in_vlan),
+            ("into a VLAN meanwhile", &one, &by_vlan, &[], Some(found), Way::Unresolved),
         ] {
-            assert_eq!(way(addresses, routes, &links(), neighbours, before), expected, "{what}");
+            assert_eq!(way(addresses, routes, &links(), neighbours, &[], before), expected, "{what}");
         }
         let mut down = links();
         down[1].is_up = false;
-        assert_eq!(way(&one, &on_link, &down, &entry, None), Way::NoRoute, "link down");
+        assert_eq!(way(&one, &on_link, &down, &entry, &[], None), Way::NoRoute, "link down");
     }
 }

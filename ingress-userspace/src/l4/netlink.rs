@@ -8,10 +8,14 @@ use ingress_common::abi::Mac;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteVia};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+
+use super::vlan::Lower;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub(crate) struct Link {
     /// Bytes that a packet may have there.
     pub(crate) mtu: u32,
     pub(crate) xdp: Option<XdpState>,
+    /// Where it is a VLAN interface.
+    pub(crate) vlan_on: Option<Lower>,
 }
 
 /// The XDP program on an interface.
@@ -251,17 +257,36 @@ fn link(message: &LinkMessage) -> Link {
         is_up: message.header.flags.contains(LinkFlags::Up),
         mtu: 0,
         xdp: None,
+        vlan_on: None,
     };
+    let (mut lower, mut vlan) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(bytes) => link.mac = ethernet(bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(xdp),
+            LinkAttribute::Link(index) => lower = Some(*index),
+            LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_of),
             _ => {}
         }
     }
+    link.vlan_on = lower.zip(vlan).map(|(link, (number, is_qinq))| Lower { link, number, is_qinq });
     link
+}
+
+/// Number of a VLAN interface, and whether its tags are 802.1ad's.
+fn vlan_of(info: &LinkInfo) -> Option<(u16, bool)> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    let (mut number, mut is_qinq) = (None, false);
+    for attribute in attributes {
+        match attribute {
+            InfoVlan::Id(id) => number = Some(*id),
+            InfoVlan::Protocol(protocol) => is_qinq = *protocol == VlanProtocol::Ieee8021Ad,
+            _ => {}
+        }
+    }
+    Some((number?, is_qinq))
 }
 
 fn xdp_state(attributes: &[LinkXdp]) -> Option<XdpState> {

@@ -201,19 +201,21 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
         for &address in &node.addresses {
             desired.tunnel_ends.insert(TunnelEndKey(outer(address)), TunnelEnd { node: index, reserved: 0 });
         }
-        if let Some(Way::Tunnel { link, from, to, remote, mtu, .. }) = way
+        if let Some(Way::Tunnel { link, vlan, from, to, remote, mtu, .. }) = way
             && let Some(own) = own_address_like(input, remote)
         {
             entry.flags |= Node::WAY | Node::GUE;
             entry.ifindex = link;
+            entry.vlan = vlan;
             entry.src_mac = from;
             entry.dst_mac = to;
             let flags = if remote.is_ipv6() { Tunnel::V6 } else { 0 };
             desired.tunnels.insert(index, Tunnel { src: outer(own), dst: outer(remote), mtu, flags });
         }
-        if let Some(Way::Link { link, from, to }) = way {
+        if let Some(Way::Link { link, vlan, from, to }) = way {
             entry.flags |= Node::WAY;
             entry.ifindex = link;
+            entry.vlan = vlan;
             entry.src_mac = from;
             entry.dst_mac = to;
             desired.peers.insert(PeerKey { mac: to, reserved: 0 }, Peer { node: index, reserved: 0 });

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ingress_common::abi::Mac;
+use ingress_common::abi::{Mac, Vlan};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// Ethernet address of `ff02::1`, all nodes (RFC 2464 section 7).
@@ -13,6 +13,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 const ICMPV6: u8 = 58;
@@ -67,6 +69,18 @@ pub(super) fn claim_in_advertisement(message: &[u8]) -> Option<(IpAddr, Mac)> {
         options = options.get(end..)?;
     }
     None
+}
+
+/// `frame` with the tags of `vlan` behind its addresses.
+pub(super) fn tagged(mut frame: Vec<u8>, vlan: Vlan) -> Vec<u8> {
+    let mut tags = Vec::with_capacity(8);
+    for half in [vlan.outer(), vlan.inner()].into_iter().filter(|half| *half != 0) {
+        let protocol = if half & Vlan::QINQ == 0 { ETHERTYPE_VLAN } else { ETHERTYPE_QINQ };
+        tags.extend_from_slice(&protocol.to_be_bytes());
+        tags.extend_from_slice(&(half & Vlan::NUMBER).to_be_bytes());
+    }
+    frame.splice(12..12, tags);
+    frame
 }
 
 fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
@@ -149,7 +163,7 @@ fn icmpv6_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use ingress_common::abi::Mac as Address;
+    use ingress_common::abi::{Be16, Mac as Address};
     use proptest::prelude::*;
 
     use super::*;
@@ -164,6 +178,17 @@ mod tests {
         let request = [&head[..], &[1], &MAC, &vip, &[0; 6], &vip].concat();
         let reply = [&head[..], &[2], &MAC, &vip, &MAC, &vip].concat();
         assert_eq!(frames, [request, reply]);
+    }
+
+    #[test]
+    fn tags_stand_behind_the_addresses() {
+        let vlan = Vlan::NONE.with(Be16::new(100), true).with(Be16::new(5), false);
+        let frame = vec![7; 20];
+        assert_eq!(tagged(frame.clone(), Vlan::NONE), frame);
+        assert_eq!(
+            tagged(frame, vlan),
+            [&[7; 12][..], &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 5], &[7; 8]].concat()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ingress_common::abi::{
     ABI_VERSION, Addr, Be16, Config, Mac, Node, NodeIndex, Peer, PeerKey, Uplink, VipId, VipKey4, VipKey6,
+    Vlan,
 };
 use ingress_common::hash::NodeKey;
 use ingress_common::rank::Candidate;
@@ -44,7 +45,7 @@ impl World {
             https_ports: https.to_vec(),
             ..Vip::new(address.parse().unwrap(), ObjectRef::new(Kind::AddressPool, "", "default"))
         };
-        let way = |n| Way::Link { link: 7, from: OWN, to: mac(n) };
+        let way = |n| Way::Link { link: 7, vlan: Vlan::NONE, from: OWN, to: mac(n) };
         Self {
             snapshot: Snapshot {
                 vips: vec![vip("192.0.2.1", &[443]), vip("2001:db8::1", &[])],
