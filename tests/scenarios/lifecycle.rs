@@ -190,7 +190,9 @@ fn top_shows_rates() -> Result<()> {
     load::wait_for("top to show the VIP's owner and its rates", Duration::from_secs(15), || {
         let owner = lab.owner(lab.vips()[0])?;
         let text = owner.ask(&["top", "--once", "--interval", "1"])?;
-        ensure!(text.contains("VERDICT") && text.contains("local_new"), "{text}");
+        for heading in ["XDP front: ", "VIP ", "NODE ", "VERDICT ", "local_new"] {
+            ensure!(text.lines().any(|line| line.starts_with(heading)), "no {heading}: {text}");
+        }
         let line = text.lines().find(|line| line.starts_with("10.77.0.100:80 ")).context("the VIP's row")?;
         line.clone_into(&mut row);
         let cells: Vec<&str> = row.split_whitespace().collect();

@@ -13,6 +13,9 @@ use http::Method;
 use super::client::{self, DaemonArgs};
 use crate::observe::status::Status;
 
+/// VIPs and nodes on the screen, so that the drops below them are in sight.
+const ON_SCREEN: usize = 8;
+
 /// `xdp-ingress top`.
 #[derive(Debug, Clone, Args)]
 pub struct TopArgs {
@@ -42,14 +45,14 @@ pub fn top(arguments: &TopArgs) -> anyhow::Result<()> {
     if arguments.once {
         std::thread::sleep(interval);
         let now = look()?;
-        super::say(rates::render(&before.1, &now.1, now.0 - before.0).trim_end());
+        super::say(rates::render(&before.1, &now.1, now.0 - before.0, usize::MAX).trim_end());
         return Ok(());
     }
     let mut screen = screen::Screen::open().context("top needs a terminal; use --once in scripts")?;
     screen.show("asking the daemon …")?;
     while !screen::end_is_wanted(interval)? {
         let now = look()?;
-        screen.show(&rates::render(&before.1, &now.1, now.0 - before.0))?;
+        screen.show(&rates::render(&before.1, &now.1, now.0 - before.0, ON_SCREEN))?;
         before = now;
     }
     Ok(())
