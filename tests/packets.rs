@@ -9,11 +9,14 @@ mod gue;
 mod icmp;
 mod malformed;
 mod neighbours;
+mod outer;
 mod protection;
 mod tcp;
 mod too_big;
 mod vlan;
 mod walk;
+
+use std::collections::HashMap;
 
 use ingress_common::{
     abi::{
@@ -84,6 +87,8 @@ pub struct Case {
     pub remembers: Option<NodeIndex>,
     /// Where packets in pieces go afterwards, as far as the world did not know it before; sorted.
     pub pieces_at: Option<Vec<NodeIndex>>,
+    /// What routers are known to have said of the tunnel to a node afterwards: how many bytes fit; `None`: that it is not reached.
+    pub hears: HashMap<NodeIndex, Option<u16>>,
 }
 
 impl Case {
@@ -101,6 +106,7 @@ impl Case {
             ifindex: 0,
             remembers: None,
             pieces_at: None,
+            hears: HashMap::new(),
         }
     }
 
@@ -146,6 +152,12 @@ impl Case {
         self.pieces_at.clone().unwrap_or_else(|| pieces(self.world.fragments.borrow().values()))
     }
 
+    /// It is known afterwards what a router said of the tunnel to `node`.
+    fn hearing(mut self, node: NodeIndex, mtu: Option<u16>) -> Self {
+        self.hears.insert(node, mtu);
+        self
+    }
+
     /// Something in the world is different.
     fn when(mut self, change: impl FnOnce(&mut Memory)) -> Self {
         change(&mut self.world);
@@ -184,6 +196,7 @@ pub fn cases() -> Vec<Case> {
         gue::cases(),
         too_big::cases(),
         icmp::cases(),
+        outer::cases(),
         fragments::cases(),
         protection::cases(),
     ]
@@ -320,6 +333,7 @@ mod tests {
             }
             assert_eq!(case.remembered(&case.world.flows), case.remembers, "{}", case.name);
             assert_eq!(pieces(case.world.fragments.borrow().values()), expected, "{}", case.name);
+            assert_eq!(*case.world.heard.borrow(), case.hears, "{}", case.name);
         }
     }
 

@@ -50,7 +50,7 @@ pub use program::{
     Told,
 };
 pub use slot::{MAX_CANDIDATES, SLOT_PAGE_LEN, SLOT_PAGES, SLOT_TABLES, SLOTS, SLOTS_LEN, Slot, SlotPage};
-pub use tunnel::{MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd, TunnelEndKey};
+pub use tunnel::{HEARD, Heard, MAX_TUNNEL_ENDS, TUNNEL_ENDS, TUNNELS, Tunnel, TunnelEnd, TunnelEndKey};
 pub use vip::{MAX_VIPS, VIPS4, VIPS6, Vip, VipId, VipKey4, VipKey6};
 pub use vlan::Vlan;
 pub use walk::{ECHO_BUDGET, WALK_BUDGET, WalkBudget};

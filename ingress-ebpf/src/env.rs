@@ -184,6 +184,23 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn hear_of_tunnel(&self, node: NodeIndex, mtu: Option<u16>) {
+        let Some(heard) = maps::HEARD.get_ptr_mut(u32::from(node.0)) else { return };
+        // SAFETY: array elements live as long as the map. Another CPU may write at the same time: what one of them heard stays.
+        let heard = unsafe { &mut *heard };
+        let Some(mtu) = mtu else {
+            heard.unreachable = heard.unreachable.wrapping_add(1);
+            return;
+        };
+        (heard.mtu, heard.too_big_ns) = (u32::from(mtu), self.now_ns());
+        if let Some(tunnel) = maps::TUNNELS.get_ptr_mut(u32::from(node.0)) {
+            // SAFETY: as above, and a `u16` is written whole.
+            let known = unsafe { &mut (*tunnel).mtu };
+            *known = (*known).min(mtu);
+        }
+    }
+
+    #[inline(always)]
     fn peer(&self, mac: Mac) -> Option<NodeIndex> {
         // SAFETY: as in `vip4`.
         unsafe { maps::PEERS.get(PeerKey { mac, reserved: 0 }) }.map(|peer| peer.node)

@@ -108,7 +108,7 @@ fn xdp_retag(ctx: XdpContext) -> u32 {
     let mut frame = env::Frame::new(&ctx);
     let bytes = frame.len();
     let Some(errand) = maps::ERRAND.get(0) else { return xdp_action::XDP_DROP };
-    let verdict = Verdict { action: Action::Retag, node: errand.node, ..Verdict::NOT_OURS };
+    let verdict = Verdict { node: errand.node, ..Verdict::NOT_OURS };
     let verdict = retag(&mut frame, &env::kernel(&ctx), ifindex(&ctx), verdict);
     match verdict.action {
         Action::Transmit | Action::Redirect => code(&verdict),
@@ -181,10 +181,11 @@ fn act(ctx: &XdpContext, verdict: &Verdict, bytes: usize) -> u32 {
         let vip_and_node = u32::from(verdict.vip.0) << 16 | u32::from(verdict.node.0);
         log(verdict.reason.index(), vip_and_node, u32::from(verdict.new_flow));
     }
-    if verdict.action == Action::Retag {
+    if verdict.lacks_tags() {
         send_on(Errand { node: verdict.node, ..NO_ERRAND });
         // SAFETY: the program is of the same type; if it is not there (yet), the packet is lost.
         unsafe { maps::PROGRAMS.tail_call(ctx, RETAG) };
+        return xdp_action::XDP_DROP;
     }
     code(verdict)
 }
@@ -202,8 +203,7 @@ fn code(verdict: &Verdict) -> u32 {
         | Action::Detour
         | Action::Icmp
         | Action::Fragment
-        | Action::TooBig
-        | Action::Retag => xdp_action::XDP_DROP,
+        | Action::TooBig => xdp_action::XDP_DROP,
     }
 }
 

@@ -10,10 +10,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ingress_common::abi::{
-    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Fragment, FragmentKey, Guard, Ip4,
-    Ip6, MAX_ADDRS, MAX_FRAGMENTS, MAX_NODES, MAX_PEERS, MAX_RULES, MAX_SOURCES, MAX_TUNNEL_ENDS, MAX_VIPS,
-    Node, Peer, PeerKey, REASON_SLOTS, RuleKey, SLOT_PAGES, SLOT_TABLES, SlotPage, Source, SourceKey, Tunnel,
-    TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
+    Addr, CALLED, Config, Count, DEFAULT_MAX_FLOWS, Errand, FLOW_WAYS, Fragment, FragmentKey, Guard, Heard,
+    Ip4, Ip6, MAX_ADDRS, MAX_FRAGMENTS, MAX_NODES, MAX_PEERS, MAX_RULES, MAX_SOURCES, MAX_TUNNEL_ENDS,
+    MAX_VIPS, Node, Peer, PeerKey, REASON_SLOTS, RuleKey, SLOT_PAGES, SLOT_TABLES, SlotPage, Source,
+    SourceKey, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6, WalkBudget,
 };
 
 const FLOW_SETS: usize = DEFAULT_MAX_FLOWS as usize / FLOW_WAYS;
@@ -43,6 +43,8 @@ pub(crate) static TUNNELS: Array<Tunnel, { MAX_NODES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static TUNNEL_ENDS: HashMap<TunnelEndKey, TunnelEnd, { MAX_TUNNEL_ENDS as usize }> =
     HashMap::new();
+#[btf_map]
+pub(crate) static HEARD: Array<Heard, { MAX_NODES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static PROGRAMS: ProgramArray<{ CALLED.len() }> = ProgramArray::new();
 #[btf_map]

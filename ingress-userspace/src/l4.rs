@@ -19,6 +19,7 @@ mod neighbour;
 mod netlink;
 mod numbers;
 mod owner;
+mod path_mtu;
 mod status;
 mod sync;
 mod vlan;

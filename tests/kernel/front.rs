@@ -10,7 +10,7 @@ use aya::{
 };
 use ingress_common::{
     abi::{
-        self, Config, FlowSet, Fragment, FragmentKey, Guard, NodeIndex, Peer, PeerKey, RuleKey,
+        self, Config, FlowSet, Fragment, FragmentKey, Guard, Heard, NodeIndex, Peer, PeerKey, RuleKey,
         SLOT_PAGE_LEN, SLOT_PAGES, SlotPage, Source, SourceKey, Tunnel, TunnelEnd, TunnelEndKey, VipId,
         WalkBudget,
     },
@@ -98,6 +98,7 @@ impl Front {
         for index in 0..world.nodes.len() as u16 {
             let tunnel = world.tunnels.get(&NodeIndex(index)).copied().unwrap_or_default();
             self.array::<Tunnel>(abi::TUNNELS)?.set(index.into(), tunnel, 0)?;
+            self.array::<Heard>(abi::HEARD)?.set(index.into(), Heard::default(), 0)?;
         }
         for (number, set) in (0..).zip(world.flows.sets()) {
             self.array::<FlowWords>(abi::FLOWS)?.set(number, set.words(), 0)?;
@@ -158,6 +159,25 @@ impl Front {
     pub(crate) fn fragments(&mut self) -> Result<Vec<Fragment>> {
         let map = self.hash::<FragmentKey, Fragment>(abi::FRAGMENTS)?;
         map.iter().map(|entry| Ok(entry?.1)).collect()
+    }
+
+    /// What routers said of the tunnels to the first `nodes` nodes.
+    pub(crate) fn heard(&mut self, nodes: u32) -> Result<std::collections::HashMap<NodeIndex, Option<u16>>> {
+        let (tunnels, mut all) =
+            (self.array::<Tunnel>(abi::TUNNELS)?.iter().collect::<Result<Vec<_>, _>>()?, vec![]);
+        let map = self.array::<Heard>(abi::HEARD)?;
+        for index in 0..nodes {
+            let heard = map.get(&index, 0)?;
+            let mtu = u16::try_from(heard.mtu)?;
+            if heard == Heard::default() {
+                continue;
+            }
+            anyhow::ensure!((heard.mtu == 0) == (heard.too_big_ns == 0), "no time of {heard:?}");
+            let known = tunnels.get(index as usize).map_or(0, |tunnel| tunnel.mtu);
+            anyhow::ensure!(mtu == 0 || known <= mtu, "the tunnel's MTU is still {known}");
+            all.push((NodeIndex(index as u16), (mtu != 0).then_some(mtu)));
+        }
+        Ok(all.into_iter().collect())
     }
 
     fn empty<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {

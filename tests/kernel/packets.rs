@@ -50,8 +50,7 @@ fn run(front: &mut Front, case: &Case) -> Result<()> {
         | Action::Icmp
         | Action::Fragment
         | Action::TooBig
-        | Action::Cookie
-        | Action::Retag => {
+        | Action::Cookie => {
             bail!("no case ends half way")
         }
     };
@@ -63,6 +62,8 @@ fn run(front: &mut Front, case: &Case) -> Result<()> {
     let pieces = packets::pieces(&front.fragments()?);
     let expected = case.expected_pieces();
     ensure!(pieces == expected, "pieces go to {pieces:?}, not {expected:?}");
+    let heard = front.heard(case.world.nodes.len() as u32)?;
+    ensure!(heard == case.hears, "heard {heard:?}, not {:?}", case.hears);
     ensure!(remembers == case.remembers, "remembers {remembers:?}, not {:?}", case.remembers);
     Ok(())
 }

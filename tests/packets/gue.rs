@@ -22,11 +22,11 @@ use super::{
 pub(super) const ROUTED: NodeIndex = NodeIndex(5);
 /// A peer behind a router, reached over IPv6.
 pub(super) const ROUTED6: NodeIndex = NodeIndex(6);
-const OWN_ADDR: [u8; 4] = [10, 1, 0, 1];
-const OWN_ADDR6: &str = "2001:db8:1::1";
-const PEER_ADDR: [u8; 4] = [10, 2, 0, 1];
-const PEER_ADDR6: &str = "2001:db8:2::1";
-const STRANGER: [u8; 4] = [10, 9, 0, 1];
+pub(super) const OWN_ADDR: [u8; 4] = [10, 1, 0, 1];
+pub(super) const OWN_ADDR6: &str = "2001:db8:1::1";
+pub(super) const PEER_ADDR: [u8; 4] = [10, 2, 0, 1];
+pub(super) const PEER_ADDR6: &str = "2001:db8:2::1";
+pub(super) const STRANGER: [u8; 4] = [10, 9, 0, 1];
 const ETH_LEN: usize = 14;
 
 /// Two peers behind the router, by whichever IP version; they come first in all slots.

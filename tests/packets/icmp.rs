@@ -21,13 +21,13 @@ const ROUTER6: &str = "2001:db8:f::9";
 
 /// An ICMP message in a frame.
 #[derive(Clone)]
-struct Message {
+pub(super) struct Message {
     macs: (ingress_common::abi::Mac, ingress_common::abi::Mac),
     hops: u8,
-    src: [u8; 4],
-    dst: [u8; 4],
-    src6: Ip6,
-    dst6: Ip6,
+    pub(super) src: [u8; 4],
+    pub(super) dst: [u8; 4],
+    pub(super) src6: Ip6,
+    pub(super) dst6: Ip6,
     is_v6: bool,
     /// Type and code.
     kind: [u8; 2],
@@ -35,7 +35,7 @@ struct Message {
 }
 
 impl Message {
-    fn new(is_v6: bool, kind: [u8; 2], rest: Vec<u8>) -> Self {
+    pub(super) fn new(is_v6: bool, kind: [u8; 2], rest: Vec<u8>) -> Self {
         Self {
             macs: (ROUTER_MAC, OWN_MAC),
             hops: 61,
@@ -59,12 +59,17 @@ impl Message {
         self.hops(HOP_STEERED)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    /// Other bytes in the quoted packet, from `at` on.
+    pub(super) fn quote(&mut self, at: usize, bytes: &[u8]) {
+        self.rest[4 + at..4 + at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut icmp = [&self.kind[..], &[0, 0], &self.rest].concat();
         let (src, dst) = (Ipv6Addr::from(self.src6).octets(), Ipv6Addr::from(self.dst6).octets());
         let len = (icmp.len() as u16).to_be_bytes();
@@ -87,7 +92,7 @@ impl From<Message> for Vec<u8> {
 }
 
 /// An IPv4 header in front of `len` bytes.
-fn ipv4(hops: u8, proto: u8, src: [u8; 4], dst: [u8; 4], len: usize) -> Vec<u8> {
+pub(super) fn ipv4(hops: u8, proto: u8, src: [u8; 4], dst: [u8; 4], len: usize) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
     ip.extend((20 + len as u16).to_be_bytes());
     ip.extend([0x12, 0x34, 0x40, 0, hops, proto, 0, 0]);

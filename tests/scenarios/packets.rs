@@ -1,16 +1,24 @@
 //! What is not a plain segment, between nodes behind a router: packets that fill the path, path MTU messages, fragments,
 //! pings.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
-use ingress_tests::lab::{Lab, serve::Curl};
+use ingress_tests::lab::{Lab, load, serve::Curl};
 use libtest_mimic::Trial;
 
 use super::scenario;
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![scenario("packets::big_ones_through_tunnels", big_ones_through_tunnels)]
+    vec![
+        scenario("packets::big_ones_through_tunnels", big_ones_through_tunnels),
+        scenario("packets::a_narrow_link_between_nodes", a_narrow_link_between_nodes),
+    ]
 }
 
 /// Connections of each IP version: enough for each node to serve some that came by way of another.
@@ -128,5 +136,55 @@ fn in_pieces(lab: &Lab, file: &Path) -> Result<()> {
          {dropped} came without a first one"
     );
     ensure!(forwarded > 500 && local > 500, "hardly any pieces: nothing was shown");
+    Ok(())
+}
+
+/// What the router's link to the second node takes of what the other nodes send there.
+const BETWEEN: u32 = 1400;
+
+/// A router between the nodes says that a packet in a tunnel is too big for it: the node that sent it remembers, and clients
+/// send smaller ones. Nothing else knows of the narrow link, nor is anybody but the nodes on it.
+fn a_narrow_link_between_nodes() -> Result<()> {
+    let lab = Lab::builder("narrow").router().build()?;
+    lab.switch().sysctl(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")])?;
+    lab.serve_examples()?;
+    let far = lab.node(1).name();
+    // For what is sent to the node's own addresses: that is, tunnelled packets. A router minds a locked MTU when it forwards.
+    lab.switch().ip(&format!(
+        "route replace 10.78.2.0/24 dev {far} src 10.78.2.1 mtu lock {BETWEEN}\n\
+         route replace fd78:2::/64 dev {far} mtu lock {BETWEEN}\n"
+    ))?;
+    let file = lab.dir().join("upload");
+    std::fs::write(&file, vec![b'x'; MIB / 4])?;
+    let body = format!("@{}", file.display());
+    let started = Instant::now();
+    let learnt = || {
+        let mtu_to_far = |node: &ingress_tests::lab::Node| {
+            let status = node.status()?;
+            let nodes = status["l4"]["nodes"].as_array().context("no nodes")?;
+            let entry = nodes.iter().find(|entry| entry["name"] == far).context("not the far node")?;
+            entry["way"]["tunnel"]["mtu"].as_u64().context("no MTU")
+        };
+        Ok::<_, anyhow::Error>((mtu_to_far(lab.node(0))?, mtu_to_far(lab.node(2))?))
+    };
+    let mut served = BTreeSet::new();
+    let done = load::wait_for("both other nodes to learn the MTU", Duration::from_mins(1), || {
+        for vip in lab.vips() {
+            for _ in 0..CONNECTIONS {
+                served.insert(ask(&lab, vip, "", &["-H", "Expect:", "--data-binary", &body])?);
+            }
+        }
+        let (one, other) = learnt()?;
+        Ok(one == u64::from(BETWEEN) && other == u64::from(BETWEEN))
+    })?;
+    let heard = verdicts(&lab, "local_tunnel_icmp")?;
+    println!(
+        "a link of {BETWEEN} bytes between the nodes: uploads of 256 KiB went on, {heard} messages of the router, known after \
+         {done:.1?}, {:.1?} in all; served by {served:?}; {} answered as too big",
+        started.elapsed(),
+        verdicts(&lab, "too_big_answered")?
+    );
+    ensure!(heard > 0, "the router said nothing: nothing was shown");
+    ensure!(served.len() == 3, "only {served:?} served: nothing was shown");
     Ok(())
 }

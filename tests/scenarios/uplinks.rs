@@ -102,7 +102,7 @@ fn nodes_in_a_vlan() -> Result<()> {
     for node in lab.nodes() {
         let ways = ways(node)?;
         ensure!(
-            ways.len() == 2 && ways.iter().all(|way| way["vlan"] == vlan::NUMBER),
+            ways.len() == 2 && ways.iter().all(|way| way["vlan"] == vlan::NUMBER.to_string()),
             "{} does not reach its peers by the VLAN: {ways:?}",
             node.name()
         );

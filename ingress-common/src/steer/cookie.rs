@@ -14,7 +14,7 @@ use crate::packet::ipv6::{Ipv6Hdr, next_header};
 use crate::packet::tcp::{PROTO, TcpFlags, TcpHdr};
 use crate::packet::{Packet, Resize};
 
-use super::{Action, Reason, Segment, Tables, Tuple, Verdict, own_mac};
+use super::{Action, Reason, Segment, Tables, Tuple, Verdict};
 
 const HOP_LIMIT: u8 = 64;
 const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
@@ -164,7 +164,8 @@ fn straight_back(ifindex: u32, link: &Link) -> Route {
 /// A route of the kernel's that leaves by an uplink as the frame is: what it does by VLANs is the stack's to answer.
 #[inline(always)]
 fn untagged<T: Tables>(tables: &T, link: &Link, route: Route) -> Option<Route> {
-    let is_plain = link.vlan == Vlan::NONE && own_mac(tables.config()?, route.ifindex).is_some();
+    let mut uplinks = tables.config()?.uplinks.iter().take_while(|uplink| uplink.ifindex != 0);
+    let is_plain = link.vlan == Vlan::NONE && uplinks.any(|uplink| uplink.ifindex == route.ifindex);
     is_plain.then_some(route)
 }
 

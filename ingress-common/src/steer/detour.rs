@@ -1,7 +1,7 @@
 //! The road of what is rare: packets that come through a tunnel lose their outer headers here; pieces of packets and ICMP are
 //! told apart for `fragment` and `icmp`. In the kernel a program of its own, which the front calls for [`Action::Detour`].
 
-use crate::abi::Config;
+use crate::abi::{Config, Ip6, TunnelEndKey};
 use crate::packet::eth::{Link, ethertype};
 use crate::packet::ipv4::Ipv4Hdr;
 use crate::packet::ipv6::{Ipv6Hdr, next_header, skip_extensions};
@@ -34,6 +34,14 @@ pub(super) fn nothing_else(in_tunnel: bool, verdict: Verdict) -> Verdict {
         return Verdict::other(Action::Drop, Reason::DropTunnel);
     }
     verdict
+}
+
+/// An end of our tunnels.
+#[inline(always)]
+pub(super) fn is_own<T: Tables>(tables: &T, address: Ip6) -> bool {
+    tables
+        .tunnel_end(TunnelEndKey(address))
+        .is_some_and(|node| tables.config().is_some_and(|config| config.own_node == node))
 }
 
 /// The frame is addressed to one of our interfaces.
@@ -71,7 +79,7 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(
             Verdict::NOT_OURS
         };
     }
-    if ip.proto == icmp_header::PROTO && tables.addr4(dst).is_some() {
+    if ip.proto == icmp_header::PROTO && (tables.addr4(dst).is_some() || is_own(tables, Ip6::mapped(dst))) {
         return Verdict { action: Action::Icmp, detail: u32::from(in_tunnel), ..Verdict::DETOUR };
     }
     if ip.proto != tcp_header::PROTO {
@@ -96,7 +104,7 @@ fn ipv6<P: Packet + ?Sized, T: Tables>(
     let end = l4 + usize::from(ip.payload_len.get());
     let (src, dst, hop_limit) = (ip.src, ip.dst, ip.hop_limit);
     if ip.next == next_header::ICMPV6 {
-        return if tables.addr6(dst).is_some() {
+        return if tables.addr6(dst).is_some() || is_own(tables, dst) {
             Verdict { action: Action::Icmp, detail: u32::from(in_tunnel), ..Verdict::DETOUR }
         } else {
             Verdict::NOT_OURS

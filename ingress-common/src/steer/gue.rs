@@ -16,7 +16,7 @@ const TWO_TAGS: usize = ONE_TAG + size_of::<VlanTag>();
 /// Hop limit of the outer header.
 const HOP_LIMIT: u8 = 64;
 /// Outer source ports are taken from the ephemeral ones (RFC 6335): 49,152 and up.
-const FIRST_PORT: u16 = 0xc000;
+pub(super) const FIRST_PORT: u16 = 0xc000;
 /// "Don't fragment": a router that cannot send the outer packet on shall not cut it, nobody would put it together again.
 const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
 /// DSCP of an IPv4 packet's second byte. ECN is not copied to the outer header: a router that is congested then drops the

@@ -29,19 +29,11 @@ pub(super) fn to<P: Packet + ?Sized>(
 /// Completes `verdict` about a frame that is as `node` shall get it but for its tags, which are those of `vlan`.
 #[inline(always)]
 pub(super) fn leave(node: &Node, vlan: Vlan, ifindex: u32, verdict: Verdict) -> Verdict {
-    if node.vlan != vlan {
-        return Verdict { action: Action::Retag, ..verdict };
-    }
-    out(node, ifindex, verdict)
-}
-
-/// Out of the interface towards `node`.
-#[inline(always)]
-pub(super) fn out(node: &Node, ifindex: u32, verdict: Verdict) -> Verdict {
+    let detail = node.vlan.0 ^ vlan.0;
     if node.ifindex == ifindex {
-        Verdict { action: Action::Transmit, ..verdict }
+        Verdict { action: Action::Transmit, detail, ..verdict }
     } else {
-        Verdict { action: Action::Redirect, ifindex: node.ifindex, ..verdict }
+        Verdict { action: Action::Redirect, ifindex: node.ifindex, detail, ..verdict }
     }
 }
 

@@ -1,5 +1,6 @@
 //! ICMP to VIPs: echo requests are answered here, errors about a flow go to the node that has the flow, so that its kernel
-//! learns of a smaller path MTU. Everything else is left to the node's own kernel. In the kernel a program of its own,
+//! learns of a smaller path MTU; errors about our tunnels' packets are remembered (`outer`). Everything else is left to the node's
+//! own kernel. In the kernel a program of its own,
 //! which `detour` calls for [`Action::Icmp`].
 
 use crate::abi::{Be16, Config};
@@ -13,7 +14,7 @@ use crate::packet::tcp::{PROTO, Ports};
 
 use super::detour::nothing_else;
 use super::tcp::{At, Quote, Tuple, V4, V6, follow};
-use super::{Action, Reason, Tables, Verdict, ready};
+use super::{Action, Reason, Tables, Verdict, outer, ready};
 
 /// What an answer to an echo request costs of a CPU's budget: at most 10,000 a second on each.
 pub const ECHO_COST_NS: u64 = 100_000;
@@ -72,6 +73,9 @@ fn icmp4<P: Packet + ?Sized, T: Tables>(
     }
     let (l3, l4) = (link.l3, link.l3 + size_of::<Ipv4Hdr>());
     let (end, hop_limit, vip) = (l3 + usize::from(ip.total_len.get()), ip.ttl, ip.dst);
+    if tables.addr4(vip).is_none() {
+        return if in_tunnel { Verdict::NOT_OURS } else { outer::icmp4(packet, tables, l4) };
+    }
     let Some(message) = packet.at::<IcmpHdr>(l4) else { return Verdict::NOT_OURS };
     let quoted = l4 + size_of::<IcmpHdr>();
     if message.kind == v4::ECHO && !in_tunnel {
@@ -110,6 +114,9 @@ fn icmp6<P: Packet + ?Sized, T: Tables>(
     let (l3, l4) = (link.l3, link.l3 + size_of::<Ipv6Hdr>());
     let Some(ip) = packet.at::<Ipv6Hdr>(l3) else { return Verdict::NOT_OURS };
     let (end, hop_limit, vip) = (l4 + usize::from(ip.payload_len.get()), ip.hop_limit, ip.dst);
+    if tables.addr6(vip).is_none() {
+        return if in_tunnel { Verdict::NOT_OURS } else { outer::icmp6(packet, tables, l4) };
+    }
     let Some(message) = packet.at::<IcmpHdr>(l4) else { return Verdict::NOT_OURS };
     let quoted = l4 + size_of::<IcmpHdr>();
     if message.kind == v6::ECHO && !in_tunnel {

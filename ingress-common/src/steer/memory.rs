@@ -18,6 +18,7 @@ use crate::abi::{
 use crate::hash::FlowHash;
 
 use super::{Cookie, ECHO_BURST_NS, ECHO_COST_NS, Quote, Route, Segment, Tables, Tuple};
+use crate::packet::tcp::TcpFlags;
 use crate::packet::{Packet, Resize, View};
 
 /// The `FLOWS` map: as small as one likes, so that flows push each other out.
@@ -97,6 +98,8 @@ pub struct Memory {
     pub tunnels: HashMap<NodeIndex, Tunnel>,
     /// `TUNNEL_ENDS`.
     pub tunnel_ends: HashMap<Ip6, NodeIndex>,
+    /// What was heard of each tunnel last: `HEARD`.
+    pub heard: RefCell<HashMap<NodeIndex, Option<u16>>>,
     /// `PEERS`.
     pub peers: HashMap<Mac, NodeIndex>,
     /// `FLOWS`.
@@ -105,6 +108,8 @@ pub struct Memory {
     pub sockets4: HashSet<Tuple<Ip4>>,
     /// Connections of the node's own kernel.
     pub sockets6: HashSet<Tuple<Ip6>>,
+    /// Connections that ended here a moment ago, this end first (`TCP_TIME_WAIT`): only what ends them again is for them.
+    pub time_wait4: HashSet<Tuple<Ip4>>,
     /// The router's listeners are there.
     pub listens: bool,
     /// `WALK_BUDGET`.
@@ -166,10 +171,12 @@ impl Memory {
             nodes: vec![Node::default(); MAX_NODES as usize],
             tunnels: HashMap::new(),
             tunnel_ends: HashMap::new(),
+            heard: RefCell::default(),
             peers: HashMap::new(),
             flows: Flows::with_sets(64),
             sockets4: HashSet::new(),
             sockets6: HashSet::new(),
+            time_wait4: HashSet::new(),
             listens: true,
             walk_paid_until_ns: Cell::new(0),
             echo_paid_until_ns: Cell::new(0),
@@ -275,6 +282,10 @@ impl Tables for Memory {
         self.tunnel_ends.get(&addr.0).copied()
     }
 
+    fn hear_of_tunnel(&self, node: NodeIndex, mtu: Option<u16>) {
+        self.heard.borrow_mut().insert(node, mtu);
+    }
+
     fn peer(&self, mac: Mac) -> Option<NodeIndex> {
         self.peers.get(&mac).copied()
     }
@@ -283,8 +294,9 @@ impl Tables for Memory {
         self.flows.set(hash)
     }
 
-    fn has_socket4(&self, tuple: &Tuple<Ip4>, _segment: &Segment) -> bool {
-        self.sockets4.contains(tuple)
+    fn has_socket4(&self, tuple: &Tuple<Ip4>, segment: &Segment) -> bool {
+        let ends = segment.flags.has(TcpFlags::FIN | TcpFlags::RST);
+        self.sockets4.contains(tuple) || ends && self.time_wait4.contains(tuple)
     }
 
     fn has_socket6(&self, tuple: &Tuple<Ip6>, _segment: &Segment) -> bool {

@@ -70,11 +70,13 @@ pub enum Reason {
     DropNotAllowed = 31,
     /// Dropped: its source opens more connections than the VIP allows.
     DropSourceRate = 32,
+    /// Local: an ICMP error about a packet in a tunnel of ours. What it says is remembered.
+    LocalTunnelIcmp = 33,
 }
 
 impl Reason {
     /// All reasons, each at its number.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::NotOurs,
         Self::ForwardFlow,
         Self::ForwardNew,
@@ -108,6 +110,7 @@ impl Reason {
         Self::DropDenied,
         Self::DropNotAllowed,
         Self::DropSourceRate,
+        Self::LocalTunnelIcmp,
     ];
 
     /// Index into the `COUNTERS` map.
@@ -157,6 +160,7 @@ impl Reason {
             Self::DropDenied => "drop_denied",
             Self::DropNotAllowed => "drop_not_allowed",
             Self::DropSourceRate => "drop_source_rate",
+            Self::LocalTunnelIcmp => "local_tunnel_icmp",
         }
     }
 

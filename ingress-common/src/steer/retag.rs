@@ -1,6 +1,6 @@
 //! Gives a frame the VLAN tags of the way to its node, where it came in with others: from one VLAN into another, from none into
-//! one or out of it. In the kernel a program of its own, which the others call for [`Action::Retag`]; frames that stay in their
-//! VLAN pay a comparison.
+//! one or out of it. In the kernel a program of its own, which the others call where [`Verdict::lacks_tags`]; frames that stay in
+//! their VLAN pay a comparison.
 
 use crate::abi::{Be16, Node, Vlan};
 use crate::packet::Resize;
@@ -13,7 +13,7 @@ const TAG_LEN: usize = size_of::<VlanTag>();
 /// Priority and drop eligibility in a tag.
 const PRIORITY: u16 = 0xf000;
 
-/// Does what a `verdict` with [`Action::Retag`] says; the frame is complete but for its tags.
+/// Completes the frame of a `verdict` that [lacks tags](Verdict::lacks_tags).
 #[inline(always)]
 pub fn retag<P: Resize + ?Sized, T: Tables>(
     packet: &mut P,
@@ -26,7 +26,7 @@ pub fn retag<P: Resize + ?Sized, T: Tables>(
     if write(packet, node).is_none() {
         return lost;
     }
-    hand_over::out(node, ifindex, verdict)
+    hand_over::leave(node, node.vlan, ifindex, verdict)
 }
 
 /// The priority of the frame's outer tag goes on in the new ones.

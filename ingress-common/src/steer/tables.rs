@@ -50,6 +50,8 @@ pub trait Tables {
     fn tunnel(&self, index: NodeIndex) -> Option<&Tunnel>;
     /// The `TUNNEL_ENDS` map: whose address this is.
     fn tunnel_end(&self, addr: TunnelEndKey) -> Option<NodeIndex>;
+    /// A router said of packets in the tunnel to `node` that they may have at most `mtu` bytes; `None`: that they do not arrive.
+    fn hear_of_tunnel(&self, node: NodeIndex, mtu: Option<u16>);
     /// The `PEERS` map.
     fn peer(&self, mac: Mac) -> Option<NodeIndex>;
 

@@ -66,6 +66,8 @@ pub(crate) enum Fate {
     Opened(Id),
     /// The kernel of this node has the socket.
     Delivered(Id),
+    /// The kernel of this node took it for an earlier connection of the same ports, which waits there for its last packets.
+    Kept(Id),
     /// The kernel of this node has no such socket: the client gets a RST.
     Refused(Id),
     /// Dropped, or sent to a node that is down: the client will send again.
@@ -196,6 +198,7 @@ impl Cluster {
                     assert_eq!(reason, Reason::LocalSocket);
                     return (Fate::Delivered(at), road);
                 }
+                Action::Pass if reason == Reason::LocalSocket => return (Fate::Kept(at), road),
                 Action::Pass => return (Fate::Refused(at), road),
                 Action::Drop => return (Fate::Lost, road),
                 Action::Encapsulate
@@ -203,8 +206,7 @@ impl Cluster {
                 | Action::Icmp
                 | Action::Fragment
                 | Action::TooBig
-                | Action::Cookie
-                | Action::Retag => {
+                | Action::Cookie => {
                     panic!("whole TCP segments on one link")
                 }
                 Action::Transmit | Action::Redirect => {

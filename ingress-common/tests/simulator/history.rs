@@ -9,7 +9,7 @@ use std::{
 use ingress_common::{abi::Ip4, hash::FlowKey, packet::tcp::TcpFlags, steer::Tuple};
 
 use crate::{
-    cluster::{Cluster, Fate, Id, Member, tuple},
+    cluster::{Cluster, Fate, Id, Member, SimNode, tuple},
     random::Random,
 };
 
@@ -18,6 +18,8 @@ const STEPS: usize = 250;
 const CLIENTS: usize = 20;
 const PORTS: usize = 8;
 const MOST_NODES: usize = 16;
+/// A packet that others overtake arrives this many events later at most.
+const LATEST: usize = 20;
 
 /// How much a cluster may change in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,12 @@ pub(crate) struct Outcome {
     /// Lost on the way and delivered later, while the nodes disagreed.
     lost: usize,
     hand_overs: usize,
+    /// Overtaken by others, and delivered all the same.
+    late: usize,
+    /// Connections whose ports an earlier one still has in time-wait on another node.
+    reused: usize,
+    /// FINs that went to such an earlier connection: the client sends them again.
+    kept: usize,
     pub(crate) broken_outside_the_bound: usize,
     /// With the road that the refused packet took.
     pub(crate) broken_inside_the_bound: Vec<String>,
@@ -50,6 +58,9 @@ impl AddAssign for Outcome {
         self.delivered += other.delivered;
         self.lost += other.lost;
         self.hand_overs += other.hand_overs;
+        self.late += other.late;
+        self.reused += other.reused;
+        self.kept += other.kept;
         self.broken_outside_the_bound += other.broken_outside_the_bound;
         self.broken_inside_the_bound.extend(other.broken_inside_the_bound);
     }
@@ -57,13 +68,28 @@ impl AddAssign for Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { opened, delivered, lost, hand_overs, broken_outside_the_bound: outside, .. } = self;
+        let Self { opened, reused, delivered, late, lost, kept, hand_overs, .. } = self;
+        let outside = self.broken_outside_the_bound;
         let inside = self.broken_inside_the_bound.len();
         write!(
             f,
-            "{opened} flows, {delivered} packets delivered over {hand_overs} hand-overs, {lost} lost on the way; broken flows on healthy nodes: {inside} where the bound is 0, {outside} elsewhere"
+            "{opened} flows ({reused} with the ports of one in time-wait elsewhere), {delivered} packets delivered over {hand_overs} \
+             hand-overs ({late} after later ones), {lost} lost on the way, {kept} FINs kept by a time-wait; broken flows on \
+             healthy nodes: {inside} where the bound is 0, {outside} elsewhere"
         )
     }
+}
+
+/// Client and port.
+type Name = (usize, usize);
+
+/// A packet that arrives later than it was sent, wherever directors were then.
+struct Late {
+    at: usize,
+    name: Name,
+    birth: usize,
+    flags: u8,
+    director: Id,
 }
 
 pub(crate) struct History {
@@ -72,7 +98,12 @@ pub(crate) struct History {
     k: usize,
     cluster: Cluster,
     /// Which node has the socket of each established flow.
-    flows: HashMap<(usize, usize), Id>,
+    flows: HashMap<Name, Id>,
+    /// Which of all flows so far has that name now.
+    births: HashMap<Name, usize>,
+    /// Packets that others overtake.
+    late: Vec<Late>,
+    step: usize,
     next_id: Id,
     /// Nodes that joined, and the state of the membership that made them known.
     joining: Vec<(Id, usize)>,
@@ -99,6 +130,9 @@ impl History {
             k,
             cluster: Cluster::new(members, k),
             flows: HashMap::new(),
+            births: HashMap::new(),
+            late: Vec::new(),
+            step: 0,
             next_id: count,
             joining: Vec::new(),
             down: Vec::new(),
@@ -111,7 +145,9 @@ impl History {
     }
 
     pub(crate) fn play(mut self) -> Outcome {
-        for _ in 0..STEPS {
+        for step in 0..STEPS {
+            self.step = step;
+            self.arrive();
             self.settle();
             match self.random.below(20) {
                 0 => self.change_membership(),
@@ -262,6 +298,9 @@ impl History {
             && let Some(node) = self.cluster.nodes.get_mut(&id)
         {
             let keep = self.random.below(3);
+            if keep == 0 {
+                node.memory.time_wait4.clear();
+            }
             let mut at = 0;
             node.memory.flows.retain(|| {
                 at += 1;
@@ -320,21 +359,31 @@ impl History {
             }
             if let Some(node) = self.cluster.nodes.get_mut(&id) {
                 node.memory.sockets4.insert(flow);
+                // A SYN takes the place of what waits here.
+                node.memory.time_wait4.remove(&flow);
             }
+            let waits = |node: &SimNode| node.up && node.memory.time_wait4.contains(&flow);
+            self.outcome.reused += usize::from(self.cluster.nodes.values().any(waits));
             self.flows.insert(name, id);
             self.outcome.opened += 1;
+            self.births.insert(name, self.outcome.opened);
         }
     }
 
     fn close_one(&mut self) {
         let mut names: Vec<_> = self.flows.keys().copied().collect();
         names.sort_unstable();
-        if let Some(name) = self.random.pick(&names) {
-            self.forget(name);
+        let Some(name) = self.random.pick(&names) else { return };
+        // The node closed it first, or the client did.
+        if self.random.one_in(2)
+            && let Some(node) = self.flows.get(&name).and_then(|id| self.cluster.nodes.get_mut(id))
+        {
+            node.memory.time_wait4.insert(flow(name));
         }
+        self.forget(name);
     }
 
-    fn forget(&mut self, name: (usize, usize)) {
+    fn forget(&mut self, name: Name) {
         if let Some(id) = self.flows.remove(&name)
             && let Some(node) = self.cluster.nodes.get_mut(&id)
         {
@@ -366,18 +415,49 @@ impl History {
         self.random.one_in(15).then(|| self.random.below(4))
     }
 
-    fn send(&mut self, name: (usize, usize), is_last: bool) {
-        let Some(owner) = self.flows.get(&name).copied() else { return };
+    fn send(&mut self, name: Name, is_last: bool) {
         let flow = flow(name);
         let director = self.director(&flow);
-        let max_hops = if is_last { None } else { self.loses() };
         let flags =
             if !is_last && self.random.one_in(20) { TcpFlags::ACK | TcpFlags::FIN } else { TcpFlags::ACK };
+        if !is_last && self.random.one_in(10) {
+            let at = self.step + 1 + self.random.below(LATEST);
+            let birth = self.births.get(&name).copied().unwrap_or(0);
+            self.late.push(Late { at, name, birth, flags, director });
+            return;
+        }
+        let max_hops = if is_last { None } else { self.loses() };
+        self.deliver(name, flags, director, max_hops);
+    }
+
+    /// What was overtaken arrives. If its flow has ended since, it may find anything: no client listens to the answer.
+    fn arrive(&mut self) {
+        let step = self.step;
+        let due: Vec<_> = self.late.extract_if(.., |late| late.at <= step).collect();
+        for Late { name, birth, flags, director, .. } in due {
+            let is_up = self.cluster.nodes.get(&director).is_some_and(|node| node.up);
+            if !is_up || !self.flows.contains_key(&name) || self.births.get(&name) != Some(&birth) {
+                self.cluster.send(&flow(name), flags, director, None);
+                continue;
+            }
+            let before = self.outcome.delivered;
+            self.deliver(name, flags, director, None);
+            self.outcome.late += self.outcome.delivered - before;
+        }
+    }
+
+    fn deliver(&mut self, name: Name, flags: u8, director: Id, max_hops: Option<usize>) {
+        let Some(owner) = self.flows.get(&name).copied() else { return };
+        let flow = flow(name);
         let (fate, road) = self.cluster.send(&flow, flags, director, max_hops);
         self.outcome.hand_overs += road.len().saturating_sub(1);
         match fate {
             Fate::Delivered(id) if id == owner => {
                 self.outcome.delivered += 1;
+                return;
+            }
+            Fate::Kept(_) => {
+                self.outcome.kept += 1;
                 return;
             }
             Fate::Lost if max_hops.is_some() || !self.cluster.agrees() => {
@@ -399,6 +479,6 @@ impl History {
     }
 }
 
-fn flow((client, port): (usize, usize)) -> Tuple<Ip4> {
+fn flow((client, port): Name) -> Tuple<Ip4> {
     tuple(0xc633_6400 + client as u32, 40_000 + port as u16)
 }

@@ -1,6 +1,6 @@
 //! Many nodes, one seed: joins, drains, crashes, returns, daemons that hang, owner moves, ECMP reshuffles, full flow tables,
-//! tables of different age, weights, lost packets and reused ports, against the very decision code. No established flow on a
-//! healthy node may break.
+//! tables of different age, weights, lost and overtaken packets, reused ports (also while a node has the earlier connection in
+//! time-wait), against the very decision code. No established flow on a healthy node may break.
 //!
 //! `XDP_INGRESS_SIM_SEED=n` replays one history, `XDP_INGRESS_SIM_RUNS=n` runs more of them.
 

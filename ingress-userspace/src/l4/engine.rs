@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ingress_common::abi::{Config as Behaviour, Uplink, Vlan};
+use ingress_common::abi::{Config as Behaviour, NodeIndex, Uplink, Vlan};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -16,13 +16,14 @@ use super::address::Addresses;
 use super::announce::{Ears, PacketSocket, Place, Schedule, announce, ask};
 use super::conflict::{Claim, Watch};
 use super::findings::{Conflict, Findings, Unanswered};
-use super::heartbeat::{HeartbeatThread, Pulse};
+use super::heartbeat::{HeartbeatThread, Pulse, now as clock_ns};
 use super::load::Takeover;
 use super::maps::Heartbeat;
 use super::membership::{Announced, Declared, Liveness, Membership, View};
 use super::neighbour::{Surroundings, Way};
 use super::netlink::Netlink;
 use super::owner::Handover;
+use super::path_mtu::{Unreachable, limit};
 use super::status::{Generation, Picture};
 use super::sync::{Cookies, Desired, Input, Places, Writer, build, desired};
 use crate::model::Snapshot;
@@ -89,6 +90,7 @@ struct Memory {
     liveness: BTreeMap<String, Liveness>,
     unanswered: Unanswered,
     heartbeat: Option<HeartbeatThread>,
+    unreachable: Unreachable,
     has_failed: bool,
 }
 
@@ -139,6 +141,7 @@ impl Engine {
         let surroundings = self.surroundings.borrow_and_update().clone();
         let uplinks = self.uplinks(&surroundings);
         let returned = returned(&memory.liveness, &view.peers);
+        let path_mtus = self.path_mtus(memory);
         let input = Input {
             own_name: &self.own_name,
             now: Instant::now(),
@@ -151,6 +154,7 @@ impl Engine {
             view: &view,
             returned: &returned,
             ways: &surroundings.ways,
+            path_mtus: &path_mtus,
             uplinks: &uplinks,
             behaviour: &self.behaviour,
             cookies: self.cookies,
@@ -280,6 +284,25 @@ impl Engine {
             self.membership.announce(announced);
             memory.announced = Some(announced);
         }
+    }
+
+    /// What routers said of the tunnels; the operator hears of those whose packets do not arrive.
+    fn path_mtus(&self, memory: &mut Memory) -> BTreeMap<NodeIndex, u16> {
+        let (heard, now) = (self.writer.heard(), Instant::now());
+        for (index, heard) in &heard {
+            let placed = memory.applied.iter().flat_map(|applied| &applied.placed);
+            if memory.unreachable.is_news(*index, heard.unreachable, now)
+                && let Some(node) = placed.into_iter().find(|node| node.index == *index)
+            {
+                warn!(
+                    node = node.name,
+                    "packets in the tunnel to this node do not arrive (ICMP unreachable): open UDP port 6080 between the \
+                     nodes, and see whether the XDP front runs there"
+                );
+            }
+        }
+        let now_ns = clock_ns();
+        heard.into_iter().filter_map(|(index, heard)| Some((index, limit(heard, now_ns)?))).collect()
     }
 
     /// The configured interfaces that are there, by name.

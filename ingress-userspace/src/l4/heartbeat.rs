@@ -22,7 +22,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 const ENGINE_STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// Nanoseconds of the clock that `bpf_ktime_get_ns` reads.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }

@@ -8,7 +8,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use ingress_common::abi::{
-    self, Addr, Config, Count, Guard, Ip4, Ip6, MAX_NODES, Node, NodeIndex, Peer, PeerKey, RuleKey,
+    self, Addr, Config, Count, Guard, Heard, Ip4, Ip6, MAX_NODES, Node, NodeIndex, Peer, PeerKey, RuleKey,
     SLOT_PAGES, SlotPage, Source, SourceKey, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipKey4, VipKey6,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Maps {
     pub(crate) addrs6: HashMap<MapData, Ip6, Addr>,
     pub(crate) guards: Array<MapData, Guard>,
     pub(crate) rules: LpmTrie<MapData, RuleKey, u32>,
+    /// Only read.
+    pub(crate) heard: Array<MapData, Heard>,
 }
 
 /// What the program counts.
@@ -61,6 +63,7 @@ pub(crate) fn take(ebpf: &mut Ebpf) -> Result<(Maps, Counters, Heartbeat), Wrong
         addrs6: one(ebpf, abi::ADDRS6)?,
         guards: one(ebpf, abi::GUARDS)?,
         rules: one(ebpf, abi::RULES)?,
+        heard: one(ebpf, abi::HEARD)?,
     };
     let counters = Counters {
         reasons: one(ebpf, abi::COUNTERS)?,
@@ -82,6 +85,7 @@ pub(crate) const LAYOUT: &[(&str, usize, usize, u32)] = &[
     layout::<u32, SlotPage>(abi::SLOTS, (abi::SLOT_TABLES * SLOT_PAGES) as u32),
     layout::<PeerKey, Peer>(abi::PEERS, abi::MAX_PEERS),
     layout::<u32, Tunnel>(abi::TUNNELS, MAX_NODES),
+    layout::<u32, Heard>(abi::HEARD, MAX_NODES),
     layout::<TunnelEndKey, TunnelEnd>(abi::TUNNEL_ENDS, abi::MAX_TUNNEL_ENDS),
     layout::<u32, u32>(abi::PROGRAMS, abi::CALLED.len() as u32),
     layout::<u32, abi::Errand>(abi::ERRAND, 1),

@@ -115,19 +115,21 @@ fn is_untagged(vlan: &Vlan) -> bool {
     *vlan == Vlan::NONE
 }
 
-/// Tags as one number, as the program has them.
+/// Tags as text: `5`, `100.5`.
 mod vlan_text {
     use ingress_common::abi::Vlan;
-    use serde::de::{Deserialize as _, Deserializer};
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
     use serde::ser::Serializer;
+
+    use crate::l4::vlan::{of_text, text};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants this signature")]
     pub(super) fn serialize<S: Serializer>(vlan: &Vlan, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(vlan.0)
+        serializer.serialize_str(&text(*vlan))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vlan, D::Error> {
-        u32::deserialize(deserializer).map(Vlan)
+        of_text(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Input<'a> {
     /// Peers that were down and serve now without having joined: they have been serving all the time, behind a partition.
     pub(crate) returned: &'a BTreeSet<String>,
     pub(crate) ways: &'a BTreeMap<String, Way>,
+    /// Path MTUs that routers have said, by the node at the tunnel's other end.
+    pub(crate) path_mtus: &'a BTreeMap<NodeIndex, u16>,
     /// By name.
     pub(crate) uplinks: &'a [(String, Uplink)],
     pub(crate) behaviour: &'a Config,
@@ -185,8 +187,13 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
             continue;
         };
         let standing = standing(input, &node.name, node.intent);
-        let way = (node.name != input.own_name)
+        let mut way = (node.name != input.own_name)
             .then(|| input.ways.get(&node.name).copied().unwrap_or(Way::NoRoute));
+        if let Some(Way::Tunnel { mtu, .. }) = &mut way
+            && let Some(said) = input.path_mtus.get(&index)
+        {
+            *mtu = (*mtu).min(*said);
+        }
         let mut entry = Node { key: [key.0 as u32, (key.0 >> 32) as u32], ..Node::default() };
         let has_sockets = !matches!(standing, Standing::Down | Standing::Joining);
         if has_sockets || node.name == input.own_name {

@@ -38,13 +38,7 @@ impl FromStr for Told {
         if interface.is_empty() || uplink.is_empty() {
             return Err(wrong());
         }
-        let numbers: Vec<u16> =
-            tags.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
-        if numbers.len() > Vlan::MAX_TAGS || numbers.iter().any(|number| !(1..4095).contains(number)) {
-            return Err(format!("`{text}`: VLAN numbers are 1 to 4094, and there are two tags at most"));
-        }
-        let vlan = numbers.iter().fold(Vlan::NONE, |vlan, number| vlan.with(Be16::new(*number), false));
-        Ok(Self { interface: interface.to_owned(), uplink: uplink.to_owned(), vlan })
+        Ok(Self { interface: interface.to_owned(), uplink: uplink.to_owned(), vlan: of_text(tags)? })
     }
 }
 
@@ -62,6 +56,20 @@ pub(crate) fn text(vlan: Vlan) -> String {
         (0, inner) => number(inner).to_string(),
         (outer, inner) => format!("{}.{}", number(outer), number(inner)),
     }
+}
+
+/// What [`text`] has made, with tags of 802.1Q.
+pub(crate) fn of_text(text: &str) -> Result<Vlan, String> {
+    let numbers: Option<Vec<u16>> = text.split('.').map(|number| number.parse().ok()).collect();
+    let numbers = numbers.filter(|numbers| {
+        numbers.len() <= Vlan::MAX_TAGS && numbers.iter().all(|number| (1..4095).contains(number))
+    });
+    let numbers = numbers.ok_or_else(|| {
+        format!(
+            "`{text}` is no VLAN: numbers are 1 to 4094, and there are two tags at most, as in `5` or `100.5`"
+        )
+    })?;
+    Ok(numbers.iter().fold(Vlan::NONE, |vlan, number| vlan.with(Be16::new(*number), false)))
 }
 
 /// Where frames for the interface `link` go on the wire: the interface that carries it, and the tags that they have there.

@@ -28,6 +28,7 @@ struct World {
     snapshot: Snapshot,
     view: View,
     ways: BTreeMap<String, Way>,
+    path_mtus: BTreeMap<NodeIndex, u16>,
     own: Liveness,
     places: Places,
 }
@@ -59,6 +60,7 @@ impl World {
                     .into(),
             },
             ways: [("b".into(), way(2)), ("c".into(), way(3))].into(),
+            path_mtus: BTreeMap::new(),
             own: Liveness::Serving,
             places: Places::new(),
         }
@@ -73,6 +75,7 @@ impl World {
             view: &self.view,
             returned: &BTreeSet::new(),
             ways: &self.ways,
+            path_mtus: &self.path_mtus,
             uplinks: &[
                 ("eth0".into(), Uplink { ifindex: 7, mac: OWN, reserved: 0 }),
                 ("eth1".into(), Uplink { ifindex: 8, mac: OWN, reserved: 0 }),
@@ -148,6 +151,7 @@ fn exactly_one_node_answers_for_each_address() {
                 view: &world.view,
                 returned: &BTreeSet::new(),
                 ways: &world.ways,
+                path_mtus: &world.path_mtus,
                 uplinks: &[],
                 behaviour: &Config::default(),
                 cookies: Cookies { above: 0, cpus: 2 },
@@ -316,4 +320,25 @@ fn a_node_that_is_not_ready_keeps_its_flows_and_vips_and_gets_no_new_flows() {
     );
     assert_eq!((desired.candidates.len(), accepting(&desired).len()), (3, 2));
     assert_eq!(desired.owners, before.owners, "it may not know what Kubernetes thinks");
+}
+
+#[test]
+fn a_tunnel_has_the_tags_of_its_way_and_the_mtu_of_its_path() {
+    let mut world = World::new();
+    for (net, node) in (1..).zip(&mut world.snapshot.nodes) {
+        node.addresses = vec![[10, 0, net, 1].into()];
+    }
+    let (gateway, remote) = ([10, 0, 1, 254].into(), [10, 0, 2, 1].into());
+    let vlan = Vlan::NONE.with(Be16::new(5), false);
+    let tunnel = |mtu| Way::Tunnel { link: 7, vlan, from: OWN, to: mac(9), gateway, remote, mtu };
+    world.ways.insert("b".into(), tunnel(1500));
+    let before = world.desired();
+    assert_eq!((before.tunnels[&NodeIndex(1)].mtu, before.tunnelled_mtu()), (1500, Some(1472)));
+    assert_eq!((before.nodes[&NodeIndex(1)].ifindex, before.nodes[&NodeIndex(1)].vlan), (7, vlan));
+    world.path_mtus = [(NodeIndex(1), 1400), (NodeIndex(2), 1300)].into();
+    let after = world.desired();
+    assert_eq!((after.tunnels[&NodeIndex(1)].mtu, after.tunnelled_mtu()), (1400, Some(1372)));
+    assert_eq!(after.placed[1].way, Some(tunnel(1400)), "status shows it");
+    world.path_mtus = [(NodeIndex(1), 9000)].into();
+    assert_eq!(world.desired().tunnels[&NodeIndex(1)].mtu, 1500, "no path is wider than its first link");
 }

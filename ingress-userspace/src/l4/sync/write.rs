@@ -11,8 +11,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, MapData, MapError};
 use ingress_common::abi::{
-    Addr, Config, Guard, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, RuleKey, SLOT_PAGE_LEN, SLOTS_LEN, Slot,
-    SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
+    Addr, Config, Guard, Heard, Ip4, Ip6, Node, NodeIndex, Peer, PeerKey, RuleKey, SLOT_PAGE_LEN, SLOTS_LEN,
+    Slot, SlotPage, Tunnel, TunnelEnd, TunnelEndKey, Vip, VipId, VipKey4, VipKey6,
 };
 use ingress_common::rank::{Candidate, build_table};
 
@@ -82,6 +82,12 @@ impl Writer {
         // Which of the two tables an interrupted daemon was writing to is in CONFIG; their content is written anew.
         written.candidates = None;
         Ok(Self { maps, written })
+    }
+
+    /// What routers said of the tunnels that were written, by the node at the other end. Those that cannot be read are left out.
+    pub(crate) fn heard(&self) -> BTreeMap<NodeIndex, Heard> {
+        let heard = |index: &NodeIndex| Some((*index, self.maps.heard.get(&index.0.into(), 0).ok()?));
+        self.written.tunnels.keys().filter_map(heard).collect()
     }
 
     /// Whether [`Writer::write_before_addresses`] needs a new table for `desired`.
