@@ -11,6 +11,7 @@ pub mod echo;
 pub mod guard;
 pub mod host;
 pub mod http;
+pub mod kube_proxy;
 pub mod load;
 pub mod manifests;
 mod netns;

@@ -32,6 +32,7 @@ mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod ndp;
+mod outer;
 mod reason;
 mod retag;
 mod slot;
@@ -88,8 +89,6 @@ pub enum Action {
     TooBig,
     /// A SYN that is one too many: [`cookie`] answers, or passes it.
     Cookie,
-    /// Needs other VLAN tags on its way to [`Verdict::node`]: [`retag`] writes them.
-    Retag,
 }
 
 /// The decision, and what to count it under. All fields always have a value: the verifier wants to see what a register
@@ -104,7 +103,7 @@ pub struct Verdict {
     /// Where to redirect to, else 0.
     pub ifindex: u32,
     /// For [`Action::Encapsulate`]: 16 bits that differ from flow to flow. For [`Action::Icmp`] and [`Action::Fragment`]: 1 if the
-    /// packet came through a tunnel.
+    /// packet came through a tunnel. For [`Action::Transmit`] and [`Action::Redirect`]: 0 if its VLAN tags are right.
     pub detail: u32,
     /// For which VIP, or [`VipId::NONE`].
     pub vip: VipId,
@@ -117,6 +116,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The frame needs other VLAN tags before it leaves: [`retag`] writes them. Asked once, at the very end: the verifier follows
+    /// all that comes behind a question twice.
+    #[inline(always)]
+    pub const fn lacks_tags(&self) -> bool {
+        self.detail != 0 && matches!(self.action, Action::Transmit | Action::Redirect)
+    }
+
     /// A verdict about something that is no flow of a VIP.
     #[inline(always)]
     const fn other(action: Action, reason: Reason) -> Self {
@@ -160,7 +166,7 @@ pub fn front<P: Resize + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex:
         verdict =
             cookie(packet, tables, ifindex, Errand { node: verdict.node, vip: verdict.vip.0, in_tunnel: 0 });
     }
-    if verdict.action == Action::Retag {
+    if verdict.lacks_tags() {
         verdict = retag(packet, tables, ifindex, verdict);
     }
     verdict

@@ -1,26 +1,30 @@
-//! What else is on a node: a host firewall that drops what it does not know, connection tracking, strict `rp_filter`
-//! (every lab has that), and a daemon of ours that hangs.
+//! What else is on a node: a host firewall that drops what it does not know, connection tracking, kube-proxy's rules, strict
+//! `rp_filter` (every lab has that), an interface without native XDP, and a daemon of ours that hangs.
 
 use std::{
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
-    Lab, Node,
+    Host, Lab, Node,
     http::{self, Target},
+    kube_proxy::{CLUSTER_ADDRESS, NODE_PORT},
     load::{self, HeldConnections, Load, PATIENCE},
     topology,
 };
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::scenario;
+use super::{daemon::with, scenario};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("coexistence::firewall_and_connection_tracking", firewall_and_connection_tracking),
+        scenario("coexistence::kube_proxy_in_both_modes", kube_proxy_in_both_modes),
+        scenario("coexistence::generic_mode", generic_mode),
         scenario("coexistence::a_daemon_hangs", a_daemon_hangs),
     ]
 }
@@ -49,8 +53,7 @@ fn firewall_and_connection_tracking() -> Result<()> {
     thread::sleep(Duration::from_secs(1));
     let on = |node: &Node| held.report().count(|at| at.is_some_and(|at| node.addresses().contains(&at)));
     let (here, client) = (on(owner), lab.client(1).addresses()[0]);
-    let tracked = owner.host().output("cat", &["/proc/net/nf_conntrack"])?;
-    let tracked = tracked.lines().filter(|line| line.contains(&format!("src={client} dst={vip} "))).count();
+    let tracked = tracked(owner, client, vip)?;
     let report = held.finish()?;
     println!(
         "firewall on every node: {} connections through the owner {}, {here} end there, {tracked} are tracked there; \
@@ -62,6 +65,114 @@ fn firewall_and_connection_tracking() -> Result<()> {
     ensure!(report.broken(|_| true) == 0, "{:?}", report.failures());
     ensure!(here > 10 && report.held.len() - here > 10, "{here} of {} end at the owner", report.held.len());
     ensure!(tracked == here, "{tracked} connections are tracked, {here} end here");
+    Ok(())
+}
+
+/// Connections between `client` and `vip` that the kernel of `node` knows of.
+fn tracked(node: &Node, client: IpAddr, vip: IpAddr) -> Result<usize> {
+    let table = node.host().output("cat", &["/proc/net/nf_conntrack"])?;
+    Ok(table.lines().filter(|line| line.contains(&format!("src={client} dst={vip} "))).count())
+}
+
+/// The first node has kube-proxy's rules in its mode `iptables`, the second one in its mode `nftables`: they find nothing to do
+/// with our VIPs, and we leave what is theirs alone.
+fn kube_proxy_in_both_modes() -> Result<()> {
+    let lab = Lab::builder("kubeproxy").clients(2).build()?;
+    lab.kube_proxy_iptables(lab.node(0).host(), "service1")?;
+    lab.kube_proxy_nftables(lab.node(1).host(), "service1")?;
+    lab.serve_examples()?;
+    let (vip, client) = (lab.vips()[0], lab.client(1));
+    let held = HeldConnections::start(
+        client,
+        &Target::new(vip, "foo.bar.com", "/bar"),
+        150,
+        Duration::from_millis(100),
+    )?;
+    let ask = |from: &Host, address: IpAddr, port: u16| -> Result<()> {
+        let target =
+            Target { address: (address, port).into(), host: "service".to_owned(), path: "/".to_owned() };
+        let echo = from.run(|| Ok(http::get(&target, PATIENCE)?.echo()?));
+        let echo = echo.with_context(|| format!("{address}:{port} from {}", from.name()))?;
+        ensure!(echo.pod.starts_with("service1-"), "{} answered for {address}:{port}", echo.pod);
+        Ok(())
+    };
+    for node in &lab.nodes()[..2] {
+        // Any route will do: the packet is rewritten before it leaves.
+        node.host().ip(&format!("route add {CLUSTER_ADDRESS}/32 dev eth0\n"))?;
+        for _ in 0..10 {
+            ask(client, node.addresses()[0], NODE_PORT)?;
+            ask(node.host(), CLUSTER_ADDRESS.into(), 80)?;
+        }
+    }
+    let (mut served, mut figures) = (held.report(), Vec::new());
+    load::wait_for("all held connections to be served", Duration::from_secs(20), || {
+        served = held.report();
+        Ok(served.count(|at| at.is_some()) == served.held.len())
+    })?;
+    for node in lab.nodes() {
+        let here = served.count(|at| at.is_some_and(|at| node.addresses().contains(&at)));
+        // The third node has no rules, and its kernel no reason to track anything.
+        let tracked = tracked(node, client.addresses()[0], vip)?;
+        figures.push((here, tracked));
+    }
+    let report = held.finish()?;
+    println!(
+        "kube-proxy's rules in mode iptables, nftables, none: 20 requests each by node port and cluster address answered; {} \
+         connections to the VIP, by node (served there, tracked there): {figures:?}; {} broken",
+        report.held.len(),
+        report.broken(|_| true)
+    );
+    ensure!(report.broken(|_| true) == 0, "{:?}", report.failures());
+    for (node, (here, tracked)) in lab.nodes().iter().zip(&figures).take(2) {
+        ensure!(*here > 10, "{} serves only {here}: nothing was shown", node.name());
+        ensure!(tracked == here, "{tracked} connections are tracked on {}, {here} end there", node.name());
+    }
+    Ok(())
+}
+
+/// One node is told to use generic mode, another has an interface that cannot do it natively (its peer's packets may be bigger
+/// than a page); both work as the third one does, and say how and why.
+fn generic_mode() -> Result<()> {
+    let lab = Lab::builder("generic").build()?;
+    lab.declare_examples()?;
+    lab.switch().ip("link set node2 mtu 9000\n")?;
+    for node in lab.nodes() {
+        let mode = if node.name() == "node1" { "generic" } else { "auto" };
+        node.launch(with(node, &[("--xdp-mode", mode)]))?;
+    }
+    lab.nodes().iter().try_for_each(Node::wait_until_ready)?;
+    lab.vips().into_iter().try_for_each(|vip| lab.wait_until_served(vip).map(drop))?;
+    for (node, mode, has_reason) in [(0, "generic", false), (1, "generic", true), (2, "native", false)]
+        .map(|(i, m, r)| (lab.node(i), m, r))
+    {
+        let status = node.status()?;
+        let interface = &status["l4"]["interfaces"][0];
+        println!("{}: {} (reason: {})", node.name(), interface["mode"], interface["reason"]);
+        ensure!(interface["mode"] == mode && interface["reason"].is_string() == has_reason, "{interface}");
+        if let Some(reason) = interface["reason"].as_str() {
+            let text = node.ask(&["status"])?;
+            ensure!(
+                text.contains(mode) && text.contains(reason),
+                "status says neither mode nor reason: {text}"
+            );
+        }
+    }
+    for vip in lab.vips() {
+        let target = Target::new(vip, "foo.bar.com", "/bar");
+        let held = HeldConnections::start(lab.client(0), &target, 90, Duration::from_millis(100))?;
+        load::wait_for("all held connections to be served", Duration::from_secs(20), || {
+            Ok(held.report().responses() >= 5 * 90)
+        })?;
+        let owner = lab.owner(vip)?.name();
+        let report = held.finish()?;
+        let by_node = report.by_node();
+        println!(
+            "{vip}, owner {owner}: 90 connections, by node {by_node:?}; {} broken",
+            report.broken(|_| true)
+        );
+        ensure!(report.broken(|_| true) == 0, "{:?}", report.failures());
+        ensure!(by_node.len() == 3, "only {by_node:?} served: nothing was shown");
+    }
     Ok(())
 }
 

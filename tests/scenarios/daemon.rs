@@ -135,7 +135,7 @@ fn start_errors_are_one_sentence() -> Result<()> {
 }
 
 /// The daemon's command line with other values for some flags.
-fn with(node: &Node, values: &[(&str, &str)]) -> Command {
+pub(super) fn with(node: &Node, values: &[(&str, &str)]) -> Command {
     let daemon = node.daemon_command();
     let mut words: Vec<OsString> = daemon.get_args().map(ToOwned::to_owned).collect();
     for (flag, value) in values {

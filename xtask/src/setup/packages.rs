@@ -32,6 +32,7 @@ pub(super) const LAB: Packages = Packages {
         package("curl", "curl"),
         package("ethtool", "ethtool"),
         package("nftables", "nft"),
+        package("iptables", "iptables"),
         package("iputils-ping", "ping"),
         package("tcpdump", "tcpdump"),
     ],
