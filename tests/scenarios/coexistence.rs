@@ -2,6 +2,7 @@
 //! `rp_filter` (every lab has that), an interface without native XDP, and a daemon of ours that hangs.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     thread,
     time::{Duration, Instant},
@@ -165,13 +166,17 @@ fn generic_mode() -> Result<()> {
         })?;
         let owner = lab.owner(vip)?.name();
         let report = held.finish()?;
-        let by_node = report.by_node();
+        let by_node: BTreeMap<_, _> = lab
+            .nodes()
+            .iter()
+            .map(|node| (node.name(), report.count(|at| at.is_some_and(|at| node.addresses().contains(&at)))))
+            .collect();
         println!(
             "{vip}, owner {owner}: 90 connections, by node {by_node:?}; {} broken",
             report.broken(|_| true)
         );
         ensure!(report.broken(|_| true) == 0, "{:?}", report.failures());
-        ensure!(by_node.len() == 3, "only {by_node:?} served: nothing was shown");
+        ensure!(by_node.values().all(|count| *count > 0), "not all served: nothing was shown");
     }
     Ok(())
 }

@@ -84,10 +84,12 @@ impl Writer {
         Ok(Self { maps, written })
     }
 
-    /// What routers said of the tunnels that were written, by the node at the other end. Those that cannot be read are left out.
+    /// What routers said of the tunnels in the maps, an earlier daemon's too, by the node at the other end. Those that cannot be
+    /// read are left out.
     pub(crate) fn heard(&self) -> BTreeMap<NodeIndex, Heard> {
         let heard = |index: &NodeIndex| Some((*index, self.maps.heard.get(&index.0.into(), 0).ok()?));
-        self.written.tunnels.keys().filter_map(heard).collect()
+        let tunnels = self.written.nodes.iter().filter(|(_, node)| node.flags & Node::GUE != 0);
+        tunnels.map(|(index, _)| index).filter_map(heard).collect()
     }
 
     /// Whether [`Writer::write_before_addresses`] needs a new table for `desired`.
