@@ -192,6 +192,9 @@ fn upgrade_and_uninstall() -> Result<()> {
         let status = docs::run(installed, (install, "With Helm", 0), &[])?;
         ensure!(status.contains("node1"), "no status at the end of the installation: {status}");
         docs::run(installed, (trouble, "Troubleshooting", 0), &[])?;
+        let problems = docs::run(installed, (trouble, "Problems, for machines", 0), &[])?;
+        let problems: serde_json::Value = serde_json::from_str(&problems)?;
+        ensure!(problems["problems"].is_array(), "no problems in {problems}");
         docs::run(installed, (trouble, "A node is to be taken out", 0), &[])?;
         let key = || installed.get(&["secret", "-n", NAME, "xdp-ingress-membership"]);
         let before = key()?["data"].clone();

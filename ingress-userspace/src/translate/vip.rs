@@ -306,6 +306,16 @@ fn request<'a>(
         );
         return None;
     }
+    if named.scope.as_deref() == Some("Namespace") {
+        problems.add(
+            &reference,
+            "spec.parameters.scope",
+            Reason::InvalidValue,
+            "IngressClassParameters are cluster-wide: there are none in a namespace; the class has no VIP",
+            "write `scope: Cluster`, or nothing, and leave the namespace out",
+        );
+        return None;
+    }
     let Some(parameters) = objects.class_parameters.get("", &named.name) else {
         problems.add(
             &reference,

@@ -22,13 +22,14 @@ const PAGES: [&str; 6] = [
     "deploy/manifests/README.md",
 ];
 /// Their blocks by page and heading, in the order of the page, and who runs them.
-const BLOCKS: [(&str, &str, Runs); 8] = [
+const BLOCKS: [(&str, &str, Runs); 9] = [
     ("docs/install.md", "With Helm", Runs::Here),
     ("docs/install.md", "k3s", Runs::Nowhere("it downloads k3s")),
     ("docs/install.md", "Talos", Runs::Here),
     ("docs/install.md", UPGRADE, Runs::Here),
     ("docs/install.md", UPGRADE, Runs::Here),
     ("docs/troubleshooting.md", "Troubleshooting", Runs::Here),
+    ("docs/troubleshooting.md", "Problems, for machines", Runs::Here),
     ("docs/troubleshooting.md", "A node is to be taken out", Runs::Here),
     ("deploy/manifests/README.md", "Plain manifests", Runs::Here),
 ];
@@ -79,9 +80,8 @@ pub(super) fn run(
     let is_known =
         |block: &&(&str, &str, Runs)| block.0 == page && block.1 == heading && block.2 == Runs::Here;
     ensure!(BLOCKS.iter().any(|block| is_known(&block)), "{page}, `{heading}` is not in the list");
-    let blocks = blocks(page)?.into_iter().filter(|(at, _)| at == heading).map(|(_, commands)| commands);
-    let commands =
-        blocks.skip(nth).next().with_context(|| format!("{page} has no block {nth} at `{heading}`"))?;
+    let mut blocks = blocks(page)?.into_iter().filter(|(at, _)| at == heading).map(|(_, commands)| commands);
+    let commands = blocks.nth(nth).with_context(|| format!("{page} has no block {nth} at `{heading}`"))?;
     let pod = installed.pod_on(0).unwrap_or_default();
     let mut printed = String::new();
     for command in commands {
