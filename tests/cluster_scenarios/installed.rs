@@ -25,9 +25,11 @@ mod world;
 const HELD: usize = 500;
 /// New connections a second.
 const RATE: u32 = 40;
-/// The promise is that none of the held connections breaks, and the figure is printed. A whole cluster on two cores starves its
-/// daemons now and then, so what fails a run is more than starving explains: one in so many.
-const STARVED: usize = 5;
+/// The promise is that none of the held connections breaks and no request is lost, and the figures are printed. A whole cluster on
+/// two cores starves its daemons now and then, so what fails a run is more than starving explains: one connection in so many, and
+/// the new ones of a quarter of a second.
+const STARVED: usize = 50;
+const LOST: usize = RATE as usize / 4;
 
 pub(super) fn trials() -> Vec<Trial> {
     let mut trials = vec![
@@ -123,7 +125,7 @@ fn rollout() -> Result<()> {
             requests.slowest().as_secs_f64() * 1e3,
         );
         ensure!(held.broken(|_| true) <= HELD / STARVED, "broken: {:?}", held.failures());
-        ensure!(requests.lost() <= RATE as usize, "lost: {:?}", requests.losses());
+        ensure!(requests.lost() <= LOST, "lost: {:?}", requests.losses());
         Ok(())
     })
 }
@@ -180,7 +182,7 @@ fn without_api_server() -> Result<()> {
             sent.sent(),
             live.as_secs_f64()
         );
-        ensure!(report.lost() <= RATE as usize, "lost: {:?}", report.losses());
+        ensure!(report.lost() <= LOST, "lost: {:?}", report.losses());
         Ok(())
     })
 }
@@ -258,6 +260,8 @@ fn node_dies() -> Result<()> {
             r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"kubernetes.io/hostname":"{other}"}}}}}}}}}}"#
         );
         installed.kubernetes.kubectl(&["patch", "daemonset", "web", "-p", &patch])?;
+        // The pod that stays is replaced, too: its template has changed.
+        installed.wait_for_pods_of("default", "web", 1)?;
         load::wait_for("the pods to be on one node only", PATIENCE, || {
             let pods = pods_that_answer(installed, &target, 20).unwrap_or_default();
             Ok(pods.len() == 1 && pods[0].ends_with(&format!("on {other}")))

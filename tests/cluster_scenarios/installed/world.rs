@@ -93,11 +93,17 @@ impl Installed {
 
     /// Waits until every node has a ready pod of the present template.
     pub(super) fn wait_for_daemon_set(&self, namespace: &str, name: &str) -> Result<Duration> {
+        self.wait_for_pods_of(namespace, name, self.kubernetes.nodes().len() as u64)
+    }
+
+    /// The same where so many nodes are to have one, and no others.
+    pub(super) fn wait_for_pods_of(&self, namespace: &str, name: &str, pods: u64) -> Result<Duration> {
         load::wait_for(&format!("the DaemonSet {namespace}/{name} to be rolled out"), PATIENCE, || {
             let set = self.get(&["daemonset", name, "-n", namespace])?;
             let (status, wanted) = (&set["status"], set["status"]["desiredNumberScheduled"].as_u64());
             Ok(status["observedGeneration"] == set["metadata"]["generation"]
-                && wanted == Some(self.kubernetes.nodes().len() as u64)
+                && wanted == Some(pods)
+                && status["numberMisscheduled"] == 0
                 && status["updatedNumberScheduled"].as_u64() == wanted
                 && status["numberAvailable"].as_u64() == wanted)
         })
