@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access_log::{AccessLog, AccessLogConfig};
 use super::http1::{Engine, Http1Config};
-use super::http2::Http2;
+use super::http2::{Http2, Patience};
 use super::listener::{Address, Proto};
 use super::live::Shared;
 use super::stats::Stats;
@@ -89,7 +89,7 @@ impl Running {
     fn new(worker: Rc<Worker>, tls: tls::Server) -> io::Result<Self> {
         let drain = CancellationToken::new();
         let engine = Engine::new(Rc::clone(&worker), Http1Config::default())?;
-        let http2 = Http2::new(Rc::clone(&worker), drain.clone());
+        let http2 = Http2::new(Rc::clone(&worker), drain.clone(), Patience::default());
         let tls = TlsAccept::new(Rc::clone(&worker), Rc::clone(&engine), Rc::clone(&http2), tls);
         // Weak: the HTTP/2 side holds the worker.
         let taker = Rc::downgrade(&http2);

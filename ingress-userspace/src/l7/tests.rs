@@ -6,6 +6,7 @@ mod client;
 mod client_auth;
 mod http;
 mod http2;
+mod http2_frames;
 mod lifecycle;
 mod proxies;
 mod tls;

@@ -18,3 +18,6 @@ pub const CLIENT_BODY: Duration = Duration::from_mins(1);
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection to an endpoint is kept without a request (`upstream-keepalive-timeout`).
 pub const UPSTREAM_IDLE: Duration = Duration::from_mins(1);
+/// What a client must send of a request body per second, on average over [`CLIENT_BODY`], for as long as there is no answer
+/// and its endpoint takes what comes.
+pub const CLIENT_BODY_RATE: u32 = 64;

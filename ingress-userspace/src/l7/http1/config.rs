@@ -44,7 +44,7 @@ impl Default for Http1Config {
             head_timeout: timeouts::CLIENT_HEAD,
             idle_timeout: timeouts::CLIENT_IDLE,
             client_timeout: timeouts::CLIENT_BODY,
-            body_rate: 64,
+            body_rate: timeouts::CLIENT_BODY_RATE,
             connect_timeout: timeouts::CONNECT,
             upstream_timeout: timeouts::READ,
             pool_timeout: timeouts::UPSTREAM_IDLE,

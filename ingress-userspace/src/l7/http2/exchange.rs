@@ -15,11 +15,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
+use super::account::Account;
 use super::body::{Progress, RequestBody, ResponseBody, Streamed};
-use super::websocket::Handshake;
+use super::websocket::{Handshake, Tunnel};
 use super::{Http2, Stream, grpc, head};
 use crate::l7::answer::Answer;
 use crate::l7::balance::{Choice, ClusterState, InFlight, NoEndpoint};
@@ -28,7 +28,6 @@ use crate::l7::filter::hsts;
 use crate::l7::forwarded::{self, RequestId, SentId};
 use crate::l7::head::{ConnectionInfo, HeadEdits};
 use crate::l7::retry::{self, Attempt, Cause};
-use crate::l7::stats::IngressSlot;
 use crate::l7::timeouts;
 use crate::l7::upstream::hyper::{ConnectError, Sender};
 use crate::l7::upstream::pool::PoolKey;
@@ -38,34 +37,55 @@ use crate::model::{Forwarding, Hsts};
 /// Answers one request.
 pub(super) async fn exchange(
     http2: &Rc<Http2>,
-    connection: &ConnectionInfo,
+    connection: &Rc<ConnectionInfo>,
     mut request: Request<Incoming>,
     stream: Stream,
 ) -> Response<ResponseBody> {
     let handshake = Handshake::of(&mut request);
     let (parts, body) = request.into_parts();
-    let planned = handshake.map_err(|answer| (IngressSlot::OTHER, answer)).and_then(|handshake| {
-        let (plan, mut head) = plan(http2, connection, &parts)?;
+    let mut account = Account::new(&http2.worker, connection, &parts);
+    let mut hsts = None;
+    let planned = handshake.and_then(|handshake| {
+        let (plan, mut head) = plan(http2, connection, &parts, &mut account)?;
+        hsts = plan.hsts;
         if let Some(handshake) = &handshake {
             if head.version == Version::HTTP_2 {
-                return Err((plan.ingress, Answer::NO_WEBSOCKET));
+                return Err(Answer::NO_WEBSOCKET);
             }
             handshake.ask(&mut head.headers);
         }
         Ok((plan, head, handshake))
     });
-    let (ingress, result) = match planned {
+    let ingress = account.ingress;
+    let outcome = match planned {
         Ok((plan, head, handshake)) => {
-            let (ingress, hsts) = (plan.ingress, plan.hsts);
-            let forwarded = forward(http2, connection, &parts, plan, (head, body), stream, handshake).await;
-            (ingress, with_hsts(forwarded, hsts))
+            let request = (&parts, head, body);
+            forward(http2, connection, plan, request, stream, handshake, &mut account).await
         }
-        Err((ingress, answer)) => (ingress, Err(answer)),
+        Err(answer) => Err(answer),
     };
-    let response = result.unwrap_or_else(|answer| rendered(&answer, &parts));
-    http2.worker.stats.request(ingress, response.status().as_u16());
+    let outcome = with_hsts(outcome, hsts);
+    let (mut response, tunnel) = match outcome {
+        Ok((response, tunnel)) => (response, tunnel),
+        Err(answer) => (rendered(&answer, &parts), None),
+    };
+    let status = response.status().as_u16();
+    http2.worker.stats.request(ingress, status);
+    match tunnel {
+        Some(tunnel) => {
+            account.answered(101);
+            tunnel.start(account);
+        }
+        None => {
+            account.answered(status);
+            response.body_mut().end_with(account);
+        }
+    }
     response
 }
+
+/// An answer, and what begins with it.
+type Answered = (Response<ResponseBody>, Option<Tunnel>);
 
 /// Where a request goes, free of the generation that decided it.
 struct Plan {
@@ -73,7 +93,6 @@ struct Plan {
     choice: Choice,
     /// `Strict-Transport-Security` of the answer.
     hsts: Option<Hsts>,
-    ingress: IngressSlot,
     transport: Option<Arc<Transport>>,
     forwarding: Forwarding,
     /// The longest body that is allowed.
@@ -88,25 +107,31 @@ fn plan(
     http2: &Http2,
     connection: &ConnectionInfo,
     parts: &Parts,
-) -> Result<(Plan, Parts), (IngressSlot, Answer)> {
-    let target = head::target(parts).map_err(|answer| (IngressSlot::OTHER, answer))?;
+    account: &mut Account,
+) -> Result<(Plan, Parts), Answer> {
+    let target = head::target(parts)?;
     let live = http2.worker.live();
     let head = target.head(parts, connection, live.downstream_at(connection.local.ip()));
+    account.note_head(&head);
     match decide(&live, &head) {
-        Decision::Answer { answer, ingress } => Err((ingress, answer)),
+        Decision::Answer { answer, ingress } => {
+            account.ingress = ingress;
+            Err(answer)
+        }
         Decision::Forward { route, backend, edits, choice, hsts } => {
             let id = http2.worker.request_id();
+            let sent = SentId::of(&head, || id);
+            account.note_route(route, sent.as_bytes());
             let transport = route.transport.clone();
             let head = target
-                .upstream(parts, &head, SentId::of(&head, || id).as_bytes(), &edits, transport.as_deref())
-                .map_err(|answer| (route.ingress, answer))?;
+                .upstream(parts, &head, sent.as_bytes(), &edits, transport.as_deref())
+                .map_err(|answer| Answer { hsts, ..answer })?;
             let cluster = http2.worker.balancer.cluster(backend);
             cluster.budget.deposit();
             let filters = &route.route.filters;
             let body_limit = filters.body_limit.map_or(u64::MAX, NonZeroU64::get);
             let forwarding = filters.forwarding;
-            let ingress = route.ingress;
-            Ok((Plan { cluster, choice, hsts, ingress, transport, forwarding, body_limit, id, edits }, head))
+            Ok((Plan { cluster, choice, hsts, transport, forwarding, body_limit, id, edits }, head))
         }
     }
 }
@@ -114,18 +139,24 @@ fn plan(
 async fn forward(
     http2: &Rc<Http2>,
     connection: &ConnectionInfo,
-    parts: &Parts,
     plan: Plan,
-    (head, body): (Parts, Incoming),
+    (parts, head, body): (&Parts, Parts, Incoming),
     stream: Stream,
     handshake: Option<Handshake>,
-) -> Result<Response<ResponseBody>, Answer> {
+    account: &mut Account,
+) -> Result<Answered, Answer> {
+    let is_grpc = head.version == Version::HTTP_2;
     let progress = Rc::new(Progress {
         last: Cell::new(Instant::now()),
         activity: Rc::clone(&stream.0),
         client_owes: Cell::new(false),
-        room: Cell::new(Some(plan.body_limit)),
+        room: Cell::new(plan.body_limit),
+        received: Cell::new(0),
+        pace: Cell::new((!is_grpc).then(|| (Instant::now(), 0))),
+        empty: Cell::new(0),
+        fault: Cell::new(None),
     });
+    account.follow(&progress);
     let body = if body.is_end_stream() {
         RequestBody::Empty
     } else {
@@ -156,7 +187,7 @@ async fn forward(
         another
     };
     loop {
-        let (picked, mut sender, reused) = reach(http2, &plan, started, &mut tried).await?;
+        let (picked, mut sender, reused) = reach(http2, &plan, started, &mut tried, account).await?;
         progress.last.set(Instant::now());
         let outcome = {
             let sent = pin!(sender.send(request));
@@ -177,10 +208,15 @@ async fn forward(
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 // Without a handshake we did not ask for it.
                 let handshake = handshake.ok_or(Answer::BACKEND_INVALID)?;
-                return handshake.complete(response, picked, stream, Arc::clone(&http2.worker.stats));
+                account.headed(101);
+                let stats = Arc::clone(&http2.worker.stats);
+                let (response, tunnel) = handshake.complete(response, picked, stream, stats)?;
+                return Ok((response, Some(tunnel)));
             }
             Some(Ok(response)) => {
                 let status = response.status().as_u16();
+                account.headed(status);
+                progress.pace.set(None);
                 if plan.forwarding.retry.on.statuses.contains(status)
                     && another(&mut tried, picked.address(), Cause::Status(status), is_whole)
                 {
@@ -189,10 +225,14 @@ async fn forward(
                     continue;
                 }
                 let key = (picked.address(), Transport::id(plan.transport.as_ref()));
-                return Ok(passed_on(http2, response, picked, (key, sender), stream, read_timeout));
+                let response = passed_on(http2, response, picked, (key, sender), stream, read_timeout);
+                return Ok((response, None));
             }
             Some(Err(error)) => error,
         };
+        if let Some(fault) = progress.fault.get() {
+            return Err(fault.answer());
+        }
         if !reused {
             plan.cluster.failed(&picked);
         }
@@ -200,7 +240,6 @@ async fn forward(
         request = match error.take_message() {
             Some(request) if reused => request,
             None if reused && replayable && broke_off(error.error()) => again()?,
-            _ if progress.room.get().is_none() => return Err(Answer::BODY_TOO_LARGE),
             _ if another(&mut tried, picked.address(), failure(error.error()), is_whole) => again()?,
             _ => {
                 tracing::debug!(address = %picked.address(), error = %error.error(), "endpoint failed");
@@ -219,6 +258,7 @@ async fn reach(
     plan: &Plan,
     started: Instant,
     tried: &mut Vec<SocketAddr>,
+    account: &mut Account,
 ) -> Result<(InFlight, Sender, bool), Answer> {
     let stats = &http2.worker.stats;
     let mut failure = if tried.is_empty() { Answer::NO_ENDPOINTS } else { Answer::CONNECT_FAILED };
@@ -232,12 +272,14 @@ async fn reach(
             Err(NoEndpoint::Empty | NoEndpoint::Tried) => return Err(failure),
         };
         let address = picked.address();
+        account.asks(address);
         if let Some(sender) = http2.pool.take(address, transport) {
             return Ok((picked, sender, true));
         }
         match http2.pool.connect(address, transport, limit).await {
             Ok(sender) => {
                 stats.connected.add(1);
+                account.connected();
                 return Ok((picked, sender, false));
             }
             Err(error) => {
@@ -314,6 +356,7 @@ fn passed_on(
         timer: None,
         _in_flight: picked,
         stream,
+        account: None,
     });
     if streamed.body.is_end_stream() {
         streamed.finish();
@@ -321,29 +364,26 @@ fn passed_on(
     Response::from_parts(parts, ResponseBody::Streamed(streamed))
 }
 
-fn with_hsts(
-    mut result: Result<Response<ResponseBody>, Answer>,
-    hsts: Option<Hsts>,
-) -> Result<Response<ResponseBody>, Answer> {
-    match (&mut result, hsts) {
-        (Ok(response), Some(hsts)) => {
+fn with_hsts(mut outcome: Result<Answered, Answer>, hsts: Option<Hsts>) -> Result<Answered, Answer> {
+    match (&mut outcome, hsts) {
+        (Ok((response, _)), Some(hsts)) => {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts::value(hsts));
         }
-        (Err(answer), hsts) => answer.hsts = hsts,
+        (Err(answer), Some(hsts)) => answer.hsts = Some(hsts),
         _ => {}
     }
-    result
+    outcome
 }
 
 fn rendered(answer: &Answer, request: &Parts) -> Response<ResponseBody> {
     if grpc::is_request(&request.headers)
         && let Some((status, headers)) = grpc::answer(answer)
     {
-        let mut response = Response::new(ResponseBody::Answer(Full::new(Bytes::new())));
+        let mut response = Response::new(ResponseBody::of(Bytes::new()));
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         return response;
     }
-    let mut response = Response::new(ResponseBody::Answer(Full::new(Bytes::from(answer.body()))));
+    let mut response = Response::new(ResponseBody::of(answer.body()));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -14,19 +14,19 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::account::Account;
 use super::body::ResponseBody;
 use super::{Activity, Stream};
 use crate::l7::answer::Answer;
 use crate::l7::balance::InFlight;
 use crate::l7::forwarded;
-use crate::l7::stats::{Counter, Stats};
+use crate::l7::stats::Stats;
 use crate::l7::timeouts;
 
 /// What RFC 6455 1.3 appends to the key.
@@ -73,25 +73,46 @@ impl Handshake {
         picked: InFlight,
         stream: Stream,
         stats: Arc<Stats>,
-    ) -> Result<Response<ResponseBody>, Answer> {
+    ) -> Result<(Response<ResponseBody>, Tunnel), Answer> {
         let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
         if accept != Some(accepted(&self.key).as_bytes()) {
             return Err(Answer::BACKEND_INVALID);
         }
         let endpoint = hyper::upgrade::on(&mut response);
-        let client = self.client;
-        tokio::task::spawn_local(async move {
-            let (Ok(endpoint), Ok(client)) = (endpoint.await, client.await) else { return };
-            let ended = tunnel(TokioIo::new(client), TokioIo::new(endpoint), &stream.0, &stats).await;
-            if let Err(error) = ended {
-                tracing::debug!(address = %picked.address(), %error, "a WebSocket broke off");
-            }
-        });
+        let tunnel = Tunnel { client: self.client, endpoint, picked, stream, stats };
         let (mut parts, _) = response.into_parts();
         forwarded::apply_to_response(&mut parts.headers);
         parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
         parts.status = StatusCode::OK;
-        Ok(Response::from_parts(parts, ResponseBody::Answer(Full::new(Bytes::new()))))
+        Ok((Response::from_parts(parts, ResponseBody::of(Bytes::new())), tunnel))
+    }
+}
+
+/// What comes after an agreement.
+pub(super) struct Tunnel {
+    client: OnUpgrade,
+    endpoint: OnUpgrade,
+    picked: InFlight,
+    stream: Stream,
+    stats: Arc<Stats>,
+}
+
+impl Tunnel {
+    /// Joins both sides for as long as they last. The request is told of when they have ended.
+    pub(super) fn start(self, mut account: Account) {
+        let Self { client, endpoint, picked, stream, stats } = self;
+        tokio::task::spawn_local(async move {
+            let (Ok(endpoint), Ok(client)) = (endpoint.await, client.await) else { return };
+            let (up, down) = (Cell::new(0), Cell::new(0));
+            let ends = (TokioIo::new(client), TokioIo::new(endpoint));
+            let ended = tunnel(ends, &stream.0, (&up, &down)).await;
+            account.carried(up.get(), down.get());
+            stats.bytes_in.add(up.get());
+            stats.bytes_out.add(down.get());
+            if let Err(error) = ended {
+                tracing::debug!(address = %picked.address(), %error, "a WebSocket broke off");
+            }
+        });
     }
 }
 
@@ -102,10 +123,9 @@ fn accepted(key: &str) -> String {
 
 /// Until both have ended, one breaks off, or nothing moves for [`timeouts::READ`].
 async fn tunnel(
-    client: impl AsyncRead + AsyncWrite,
-    endpoint: impl AsyncRead + AsyncWrite,
+    (client, endpoint): (impl AsyncRead + AsyncWrite, impl AsyncRead + AsyncWrite),
     activity: &Rc<Activity>,
-    stats: &Stats,
+    (up, down): (&Cell<u64>, &Cell<u64>),
 ) -> io::Result<()> {
     let last = Cell::new(Instant::now());
     let moved = || {
@@ -122,8 +142,8 @@ async fn tunnel(
     tokio::select! {
         ended = async {
             tokio::try_join!(
-                pump(from_client, to_endpoint, moved, &stats.bytes_in),
-                pump(from_endpoint, to_client, moved, &stats.bytes_out),
+                pump(from_client, to_endpoint, moved, up),
+                pump(from_endpoint, to_client, moved, down),
             )
         } => ended.map(|_| ()),
         () = idle => Err(io::ErrorKind::TimedOut.into()),
@@ -134,7 +154,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     moved: impl Fn(),
-    count: &Counter,
+    count: &Cell<u64>,
 ) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
@@ -146,7 +166,7 @@ async fn pump(
         to.write_all(&piece[..length]).await?;
         to.flush().await?;
         moved();
-        count.add(length as u64);
+        count.set(count.get() + length as u64);
     }
 }
 

@@ -300,3 +300,71 @@ async fn bodies_that_are_too_long() {
         assert_eq!(sender.send_request(request).await.unwrap().status(), status);
     }
 }
+
+#[tokio::test]
+async fn finished_requests_are_logged_and_counted() {
+    use crate::l7::access_log::{AccessLogConfig, Format};
+    use crate::l7::{Config, L7};
+
+    let (one, slow) = (
+        Backend::start("one", Behaviour::Echo),
+        Backend::start("slow", Behaviour::Slow(Duration::from_secs(600))),
+    );
+    let (sink, lines) = std::sync::mpsc::sync_channel(64);
+    let access_log = Some(AccessLogConfig { format: Format::Json, node: "node-a".to_owned(), sink });
+    let http = vec!["127.0.0.1:0".parse().unwrap()];
+    let rules = Rules::default().rule("a.test", "/", "one", &[one.address]).rule(
+        "slow.test",
+        "/",
+        "slow",
+        &[slow.address],
+    );
+    let l7 = L7::start(Config { workers: 1, http, access_log, ..Config::default() }, &rules.0).unwrap();
+    let address = l7.addresses().next().unwrap().socket;
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (status, body) = ask(&mut sender, "POST", "http://a.test/path?query", "hello").await;
+    assert_eq!(status, 200);
+    assert_eq!(ask(&mut sender, "GET", "http://b.test/", "").await.0, 404);
+    // A client that does not wait for the end.
+    let request = http::Request::get("http://slow.test/").body(Full::default()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(answer);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        while text.lines().count() < 3 {
+            let batch = lines.recv_timeout(Duration::from_secs(60)).expect("a batch within a tick or two");
+            text.push_str(std::str::from_utf8(&batch.text).unwrap());
+        }
+        text
+    });
+    let text = read.await.unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (served, refused, left) = (&lines[0], &lines[1], &lines[2]);
+    for (key, value) in [
+        ("method", "POST"),
+        ("uri", "/path?query"),
+        ("protocol", "HTTP/2.0"),
+        ("host", "a.test"),
+        ("ingress", "one"),
+        ("upstream", &one.address.to_string()),
+    ] {
+        assert_eq!(served[key], value, "{key}");
+    }
+    assert_eq!((&served["status"], &served["upstream_status"]), (&200.into(), &200.into()));
+    assert_eq!((&served["body_bytes"], &served["upstream_bytes"]), (&body.len().into(), &body.len().into()));
+    let received = served["request_bytes"].as_u64().unwrap();
+    assert!((60..200).contains(&received), "{received} bytes with a body of 5");
+    assert_eq!((&refused["status"], refused.get("upstream")), (&404.into(), None));
+    assert_eq!((&left["status"], &left["ingress"]), (&200.into(), &"slow".into()));
+    let totals = l7.stats().totals;
+    let of = |by: fn(&crate::l7::stats::IngressTotals) -> u64| {
+        totals.by_ingress.iter().map(|(_, ingress)| by(ingress)).sum::<u64>()
+    };
+    assert_eq!(of(|ingress| ingress.latency.iter().sum()), 3, "all are in a latency bucket");
+    assert!(of(|ingress| ingress.sent) > body.len() as u64 && of(|ingress| ingress.received) > received);
+}

@@ -57,6 +57,20 @@ fn what_is_not_honoured_is_said_with_a_hint() {
     assert!(problems.len() == 1 && problems[0].hint.contains("correct its name"), "{problems:?}");
 }
 
+/// What ingress-nginx has no word for.
+const OWN_NAMES: &str = "
+## Our own
+
+| annotation | meaning |
+|---|---|
+| `xdp-ingress.io/max-requests` | requests that may be with the backend of a rule at once, on each node; more get 503 |
+| `xdp-ingress.io/slow-start` | seconds over which an endpoint that is new gets its full share of requests |
+| `xdp-ingress.io/address` | addresses that an IngressClass or Ingress asks for, separated by commas (`address-pools.md`) |
+| `xdp-ingress.io/address-pool` | the AddressPool from which an Ingress gets addresses of its own (`address-pools.md`) |
+
+What all Ingresses of a class shall have is in its parameters: `spec.annotations`, and `spec.options` (`options.md`).
+";
+
 /// `XDP_INGRESS_WRITE_DOCS=1` writes the page anew.
 #[test]
 fn the_page_is_what_the_code_says() {
@@ -98,5 +112,6 @@ fn render() -> String {
             let _ = writeln!(page, "| `{name}` | {status} |");
         }
     }
+    page.push_str(OWN_NAMES);
     page
 }
