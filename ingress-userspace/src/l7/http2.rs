@@ -157,7 +157,7 @@ impl Http2 {
                 let stream = Stream::new(Rc::clone(&activity));
                 let unanswered = Unanswered::new(activity);
                 let response = exchange::exchange(&this, &info, request, stream).await;
-                unanswered.is_answered();
+                unanswered.answered();
                 Ok::<_, Infallible>(response)
             })
         });
@@ -273,7 +273,7 @@ impl Unanswered {
         Self(Some(activity))
     }
 
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.0 = None;
     }
 }

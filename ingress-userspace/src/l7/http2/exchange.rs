@@ -71,15 +71,12 @@ pub(super) async fn exchange(
     };
     let status = response.status().as_u16();
     http2.worker.stats.request(ingress, status);
-    match tunnel {
-        Some(tunnel) => {
-            account.answered(101);
-            tunnel.start(account);
-        }
-        None => {
-            account.answered(status);
-            response.body_mut().end_with(account);
-        }
+    if let Some(tunnel) = tunnel {
+        account.answered(101);
+        tunnel.start(account);
+    } else {
+        account.answered(status);
+        response.body_mut().end_with(account);
     }
     response
 }

@@ -308,7 +308,7 @@ async fn finished_requests_are_logged_and_counted() {
 
     let (one, slow) = (
         Backend::start("one", Behaviour::Echo),
-        Backend::start("slow", Behaviour::Slow(Duration::from_secs(600))),
+        Backend::start("slow", Behaviour::Slow(Duration::from_mins(10))),
     );
     let (sink, lines) = std::sync::mpsc::sync_channel(64);
     let access_log = Some(AccessLogConfig { format: Format::Json, node: "node-a".to_owned(), sink });
@@ -336,7 +336,7 @@ async fn finished_requests_are_logged_and_counted() {
     let read = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         while text.lines().count() < 3 {
-            let batch = lines.recv_timeout(Duration::from_secs(60)).expect("a batch within a tick or two");
+            let batch = lines.recv_timeout(Duration::from_mins(1)).expect("a batch within a tick or two");
             text.push_str(std::str::from_utf8(&batch.text).unwrap());
         }
         text

@@ -12,7 +12,7 @@ use super::client::Client;
 use crate::l7::{Config, L7};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -287,6 +287,9 @@ fn what_breaks_the_rules_ends_its_stream_or_connection() {
     assert!(seen.iter().filter(|head| head.starts_with("GET / ")).count() == good, "{seen:?}");
 }
 
+/// What is sent in the round of this number.
+type Next = Box<dyn FnMut(u32) -> Vec<u8> + Send>;
+
 /// Sends what `next` gives until the connection ends, or `enough`; whether it ended.
 fn flood(address: SocketAddr, enough: &AtomicBool, next: &mut dyn FnMut(u32) -> Vec<u8>) -> bool {
     let mut stream = connect(address);
@@ -318,8 +321,7 @@ fn flood(address: SocketAddr, enough: &AtomicBool, next: &mut dyn FnMut(u32) -> 
 fn floods_cost_others_nothing() {
     let get = |stream: u32| frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&GET));
     let odd = |round: u32, count: u32| (0..count).map(move |n| (round * count + n) * 2 + 1);
-    type Next<'n> = Box<dyn FnMut(u32) -> Vec<u8> + Send + 'n>;
-    let floods: Vec<(&str, bool, Next<'_>)> = vec![
+    let floods: Vec<(&str, bool, Next)> = vec![
         (
             "rapid reset",
             true,
