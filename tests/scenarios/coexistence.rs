@@ -92,7 +92,7 @@ fn kube_proxy_in_both_modes() -> Result<()> {
     let ask = |from: &Host, address: IpAddr, port: u16| -> Result<()> {
         let target =
             Target { address: (address, port).into(), host: "service".to_owned(), path: "/".to_owned() };
-        let echo = from.run(|| Ok(http::get(&target, PATIENCE)?.echo()?));
+        let echo = from.run(|| http::get(&target, PATIENCE)?.echo());
         let echo = echo.with_context(|| format!("{address}:{port} from {}", from.name()))?;
         ensure!(echo.pod.starts_with("service1-"), "{} answered for {address}:{port}", echo.pod);
         Ok(())

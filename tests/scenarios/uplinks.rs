@@ -28,14 +28,15 @@ const REQUESTS: usize = 40;
 
 /// The Node object of `node` with other addresses than it has for clients.
 fn declare(lab: &Lab, node: &Node, addresses: &[String]) -> Result<()> {
-    let mut yaml = format!(
-        "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nspec: {{}}\nstatus:\n  addresses:\n",
-        node.name()
-    );
-    for address in addresses {
-        yaml += &format!("    - type: InternalIP\n      address: \"{address}\"\n");
-    }
-    lab.manifests().write(node.name(), &yaml)
+    let entry = |address: &String| format!("    - type: InternalIP\n      address: \"{address}\"\n");
+    let entries: String = addresses.iter().map(entry).collect();
+    let name = node.name();
+    lab.manifests().write(
+        name,
+        &format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\nspec: {{}}\nstatus:\n  addresses:\n{entries}"
+        ),
+    )
 }
 
 /// Starts the daemons with more words on their command lines.
@@ -99,10 +100,11 @@ fn nodes_in_a_vlan() -> Result<()> {
         inside.ip(&format!("route add {vip} dev {}\n", vlan::INTERFACE))?;
     }
     start_with(&lab, &["--vlan", &format!("{}={UPLINK}:{}", vlan::INTERFACE, vlan::NUMBER)])?;
+    let number = vlan::NUMBER.to_string();
     for node in lab.nodes() {
         let ways = ways(node)?;
         ensure!(
-            ways.len() == 2 && ways.iter().all(|way| way["vlan"] == vlan::NUMBER.to_string()),
+            ways.len() == 2 && ways.iter().all(|way| way["vlan"] == number.as_str()),
             "{} does not reach its peers by the VLAN: {ways:?}",
             node.name()
         );
