@@ -168,14 +168,15 @@ fn a_narrow_link_between_nodes() -> Result<()> {
         Ok::<_, anyhow::Error>((mtu_to_far(lab.node(0))?, mtu_to_far(lab.node(2))?))
     };
     let mut served = BTreeSet::new();
-    let done = load::wait_for("both other nodes to learn the MTU", Duration::from_mins(1), || {
+    // The client remembers a path MTU by the VIP's address: what one node has taught it, the other need not.
+    let done = load::wait_for("another node to learn the MTU", Duration::from_mins(1), || {
         for vip in lab.vips() {
             for _ in 0..CONNECTIONS {
                 served.insert(ask(&lab, vip, "", &["-H", "Expect:", "--data-binary", &body])?);
             }
         }
         let (one, other) = learnt()?;
-        Ok(one == u64::from(BETWEEN) && other == u64::from(BETWEEN))
+        Ok(one == u64::from(BETWEEN) || other == u64::from(BETWEEN))
     })?;
     let heard = verdicts(&lab, "local_tunnel_icmp")?;
     println!(
