@@ -28,7 +28,7 @@ mod why;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ingress_common::abi::{Config as Behaviour, DEFAULT_MAX_FLOWS};
 use ingress_common::hash::FlowKey;
@@ -44,6 +44,7 @@ pub use vlan::Told as VlanInterface;
 pub use why::{Answer, CandidateStatus, Question, WhyError};
 
 use crate::model::Snapshot;
+pub use engine::Legacy;
 use engine::{Engine, Orders};
 use status::Picture;
 
@@ -113,17 +114,22 @@ pub struct L4 {
     attachments: Vec<Attachment>,
     counters: maps::Counters,
     pin_path: PathBuf,
-    engine: tokio::task::JoinHandle<()>,
+    engine: tokio::task::JoinHandle<Option<Legacy>>,
+}
+
+/// A front whose program is loaded and attached, and that does nothing yet: the daemon before it on this node may still do
+/// its work.
+pub struct Prepared {
+    config: Config,
+    netlink: netlink::Netlink,
+    packets: announce::PacketSocket,
+    loaded: load::Loaded,
 }
 
 impl L4 {
-    /// Attaches the program (or takes over what is pinned) and starts the tasks. Nothing is steered before the first
-    /// [`L4::publish`]. Call it inside a multi-threaded tokio runtime.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        let system =
-            |action| move |error: std::io::Error| StartError::System { action, error: error.to_string() };
+    /// Attaches the program, or takes over what is pinned. Call it inside a multi-threaded tokio runtime.
+    pub async fn prepare(config: Config) -> Result<Prepared, StartError> {
         let netlink = netlink::Netlink::connect().map_err(system("open a netlink socket"))?;
-        let changes = netlink::Changes::subscribe().map_err(system("follow the network configuration"))?;
         let packets = announce::PacketSocket::open().map_err(|error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => {
                 StartError::NotPermitted { action: "open a packet socket" }
@@ -141,15 +147,24 @@ impl L4 {
         if config.bpf_log {
             bpf_log::start(&mut loaded.ebpf);
         }
+        tracing::info!(adopted = loaded.is_adopted, pin_path = %config.pin_path.display(), "XDP front loaded");
+        Ok(Prepared { config, netlink, packets, loaded })
+    }
+
+    /// Starts the tasks. Nothing is steered before the first [`L4::publish`], but what is pinned goes on. `legacy`: what the
+    /// daemon before left, which has ended its part.
+    pub fn start(prepared: Prepared, legacy: Option<Legacy>) -> Result<Self, StartError> {
+        let Prepared { config, netlink, packets, loaded } = prepared;
+        let changes = netlink::Changes::subscribe().map_err(system("follow the network configuration"))?;
+        let (legacy, inherited, handover) = Legacy::split(legacy);
         let mut places = sync::Places::new();
         let writer = sync::Writer::adopt(loaded.maps, &mut places).map_err(|error| StartError::System {
             action: "read the pinned maps",
             error: error.to_string(),
         })?;
-        tracing::info!(adopted = loaded.is_adopted, pin_path = %config.pin_path.display(), "XDP front loaded");
 
         let behaviour = behaviour(&config);
-        let membership = membership::Membership::start(config.node_name.clone(), config.membership)
+        let membership = membership::Membership::start(config.node_name.clone(), config.membership, legacy)
             .map_err(system("start the membership"))?;
         let (orders, order_inbox) = watch::channel(Orders::default());
         let (publish_picture, picture) = watch::channel(Picture::default());
@@ -184,7 +199,7 @@ impl L4 {
             netlink,
             writer,
             places,
-            handover: owner::Handover::default(),
+            handover,
             addresses: address::Addresses::default(),
             packets,
             schedule: announce::Schedule::new(config.announce_interval),
@@ -193,6 +208,8 @@ impl L4 {
             findings: publish_findings,
             pulse: heartbeat::Pulse::new(),
             heartbeat: Some(loaded.heartbeat),
+            started: Instant::now(),
+            inherited,
             takeover,
         };
         Ok(Self {
@@ -262,11 +279,35 @@ impl L4 {
     /// Ends in order: tells the peers that this node leaves and gives up its VIPs. Drain first, if connections shall
     /// end by themselves.
     pub async fn stop(self) {
+        self.end().await;
+    }
+
+    /// Ends and leaves everything as it is, for the next daemon of this node: its peers hear nothing, the tables stay.
+    /// [`L4::start`] of that daemon must follow within a part of a second.
+    pub async fn hand_over(self) -> Option<Legacy> {
+        self.orders.send_modify(|orders| orders.hand_over = true);
+        self.end().await
+    }
+
+    async fn end(self) -> Option<Legacy> {
         let Self { orders, engine, .. } = self;
         drop(orders);
-        if let Err(error) = engine.await {
-            tracing::warn!(%error, "the L4 engine did not end cleanly");
-        }
+        engine
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "the L4 engine did not end cleanly"))
+            .ok()
+            .flatten()
+    }
+}
+
+fn system(action: &'static str) -> impl Fn(std::io::Error) -> StartError {
+    move |error| StartError::System { action, error: error.to_string() }
+}
+
+impl Prepared {
+    /// Whether a program was there already, left by an earlier daemon.
+    pub fn is_adopted(&self) -> bool {
+        self.loaded.attachments.iter().any(|attachment| attachment.is_adopted)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod http1;
 pub mod http2;
 pub mod listener;
 pub mod live;
+mod migrate;
 pub mod origin;
 pub mod proxy_protocol;
 pub mod retry;
@@ -76,7 +77,7 @@ pub struct L7 {
 struct Publisher {
     compiler: Compiler,
     vip_listeners: BTreeSet<Address>,
-    /// The sockets behind them once more, to set options on.
+    /// All listening sockets once more, to set options on.
     copies: Vec<(Address, TcpListener)>,
     /// What clients of VIPs are told; see [`L7::limit_packets`].
     packet_limit: Option<u16>,
@@ -149,6 +150,9 @@ impl L7 {
             let socket = opened[0].local_addr().context("cannot read a listener's address")?;
             let address = Address { socket, proto };
             l7.fixed.insert(address);
+            let mut publisher = l7.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+            publisher.keep(address, &opened);
+            drop(publisher);
             l7.hand_out(address, opened);
         }
         Ok(l7)
@@ -171,13 +175,14 @@ impl L7 {
     pub fn limit_packets(&self, mtu: Option<u16>) {
         let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
         publisher.packet_limit = mtu;
-        for (address, listener) in &publisher.copies {
+        let Publisher { copies, vip_listeners, .. } = &*publisher;
+        for (address, listener) in copies.iter().filter(|(address, _)| vip_listeners.contains(address)) {
             limit_packets(address, listener, mtu);
         }
     }
 
     fn follow(&self, publisher: &mut Publisher, wanted: &BTreeSet<Address>) {
-        let current = &mut publisher.vip_listeners;
+        let current = &publisher.vip_listeners;
         let gone: Vec<Address> = current.difference(wanted).copied().collect();
         if !gone.is_empty() {
             for address in &gone {
@@ -187,21 +192,21 @@ impl L7 {
                 // A worker that has ended listens nowhere.
                 let _ = worker.commands.send(Command::Unlisten(gone.clone()));
             }
-            current.retain(|address| wanted.contains(address));
-            publisher.copies.retain(|(address, _)| wanted.contains(address));
+            publisher.vip_listeners.retain(|address| wanted.contains(address));
+            publisher.copies.retain(|(address, _)| wanted.contains(address) || self.fixed.contains(address));
         }
         for &address in wanted {
-            if current.contains(&address) || self.fixed.contains(&address) {
+            if publisher.vip_listeners.contains(&address) || self.fixed.contains(&address) {
                 continue;
             }
             match listener::open(address.socket, self.workers.len()) {
                 Ok(opened) => {
                     for listener in &opened {
                         limit_packets(&address, listener, publisher.packet_limit);
-                        publisher.copies.extend(listener.try_clone().ok().map(|copy| (address, copy)));
                     }
+                    publisher.keep(address, &opened);
                     self.hand_out(address, opened);
-                    current.insert(address);
+                    publisher.vip_listeners.insert(address);
                 }
                 // Tried again with the next snapshot.
                 Err(error) => {
@@ -253,7 +258,10 @@ impl L7 {
     pub async fn drain(&self, grace: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + grace;
         // A listener is closed when its last copy is.
-        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).copies.clear();
+        let copies =
+            std::mem::take(&mut self.publisher.lock().unwrap_or_else(PoisonError::into_inner).copies);
+        keep_queues(&copies);
+        drop(copies);
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Drain(deadline));
         }
@@ -266,6 +274,23 @@ impl L7 {
             }
         }
         cut_off
+    }
+}
+
+impl Publisher {
+    fn keep(&mut self, address: Address, listeners: &[TcpListener]) {
+        let copies = listeners.iter().filter_map(|listener| listener.try_clone().ok());
+        self.copies.extend(copies.map(|copy| (address, copy)));
+    }
+}
+
+/// Another daemon that listens there gets what is in the queues. Without the right to it, what is there now is still accepted
+/// before the listeners close, and what arrives in that moment is reset.
+fn keep_queues(listeners: &[(Address, TcpListener)]) {
+    let attached = migrate::Migration::load()
+        .and_then(|program| listeners.iter().try_for_each(|(_, listener)| program.attach(listener)));
+    if let Err(error) = attached {
+        tracing::debug!(%error, "the kernel will not move waiting connections to another daemon's listeners");
     }
 }
 

@@ -34,6 +34,11 @@ pub fn kubernetes(client: &kube::Client, state_dir: &Path, secrets: SecretScope)
     kubernetes::start(client, state_dir, secrets)
 }
 
+/// Removes the objects that a daemon remembered below `state_dir`; there are Secrets among them.
+pub fn forget(state_dir: &Path) -> std::io::Result<()> {
+    kubernetes::forget(state_dir)
+}
+
 /// The objects of one file; what cannot be read of it is left out.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn objects_of(text: &str) -> Objects {

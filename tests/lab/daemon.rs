@@ -121,6 +121,13 @@ impl Node {
         Ok(())
     }
 
+    /// Starts another daemon beside the one that runs, which it takes over from; gives that one.
+    pub fn launch_successor(&self) -> Result<Process> {
+        let old = self.slot().take().with_context(|| format!("no daemon runs on {}", self.name()))?;
+        self.launch_daemon()?;
+        Ok(old)
+    }
+
     /// Waits for `/readyz`.
     pub fn wait_until_ready(&self) -> Result<()> {
         self.wait_until_ready_within(READY)

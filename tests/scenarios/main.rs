@@ -11,6 +11,7 @@ mod changes;
 mod coexistence;
 mod daemon;
 mod examples;
+mod handover;
 mod instruments;
 mod lifecycle;
 mod membership;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
         packets::trials(),
         daemon::trials(),
         lifecycle::trials(),
+        handover::trials(),
         coexistence::trials(),
         protection::trials(),
         uplinks::trials(),

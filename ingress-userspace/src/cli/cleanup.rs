@@ -1,5 +1,6 @@
 //! `xdp-ingress cleanup`: takes everything off the node that the daemon left there on purpose (it stays through
-//! restarts): programs on the uplinks, pinned maps and links, VIPs on `lo`, the control socket.
+//! restarts): programs on the uplinks, pinned maps and links, VIPs on `lo`, the objects that it remembers, the control
+//! socket.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -9,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use super::client::{DaemonArgs, SOCKET_NAME};
-use crate::l4;
+use crate::{l4, source};
 
 /// `xdp-ingress cleanup`.
 #[derive(Debug, Clone, Args)]
@@ -34,6 +35,7 @@ pub fn cleanup(arguments: &CleanupArgs) -> anyhow::Result<()> {
     runtime
         .block_on(l4::cleanup(&arguments.pin_path))
         .with_context(|| format!("taking the XDP front off this node ({})", arguments.pin_path.display()))?;
+    source::forget(state).context("removing the remembered objects")?;
     gone(std::fs::remove_file(&socket)).with_context(|| format!("removing {}", socket.display()))?;
     // Others may have put something there; then it is theirs.
     let _ = std::fs::remove_dir(state);

@@ -2,13 +2,16 @@
 //! only file that knows all rooms.
 
 mod daemon;
+mod end;
+mod following;
 mod installation;
+mod succession;
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,17 +33,19 @@ use crate::source;
 use crate::status::{self, Published};
 use crate::translate::{Settings, Translator, named_secrets};
 use daemon::Daemon;
+use end::{end_in_peace, told_to_end};
+use following::{Following, Reporter};
 use installation::Installation;
-
-/// How long the others need to learn that this node drains, before its router stops accepting: heartbeats of the
-/// membership go out at once, and packets of new connections that are under way still arrive.
-const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+use succession::Place;
 
 /// After so long without a change the objects are translated again: a certificate may have come near its end.
 const LOOK_AGAIN: Duration = Duration::from_hours(1);
 
 /// How long the admin address may be somebody else's.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// For so long somebody who came to take over may be without the admin address that was left to it.
+const ADMIN_LENT: Duration = Duration::from_secs(5);
 
 /// How often the file of `--ticket-key-file` is read again.
 const TICKET_KEY_EVERY: Duration = Duration::from_secs(30);
@@ -76,23 +81,26 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
     let daemon = Arc::new(Daemon::new(arguments, node_name(arguments)?));
     std::fs::create_dir_all(&arguments.state_dir)
         .with_context(|| format!("creating the state directory {}", arguments.state_dir.display()))?;
-    let socket = arguments.state_dir.join(SOCKET_NAME);
-    let _socket_file = admin::serve_unix(&socket, daemon.clone())
-        .with_context(|| format!("listening on the control socket {}", socket.display()))?;
+    let mut place = Place::find(arguments.state_dir.join(SOCKET_NAME), &daemon).await?;
     let admin = tokio::select! {
-        bound = serve_admin(arguments.admin, &daemon) => bound,
+        admin = serve_admin(arguments.admin, &daemon) => admin,
         () = stop.asked() => return Ok(()),
     };
-    admin.with_context(|| format!("listening on the admin address {} (--admin)", arguments.admin))?;
+    let admin =
+        admin.with_context(|| format!("listening on the admin address {} (--admin)", arguments.admin))?;
+    tokio::spawn(lend_admin(admin, Arc::clone(&daemon)));
 
     // Before the objects are there: what is wrong with the node shall be known at once.
     let mut is_fresh = false;
     if arguments.l4 == Switch::On {
-        let l4 = L4::start(l4_config(arguments, daemon.node())?).await?;
-        is_fresh = !l4.is_adopted();
-        daemon.set_front(l4);
+        let prepared = L4::prepare(l4_config(arguments, daemon.node())?).await?;
+        is_fresh = !prepared.is_adopted();
+        place.prepare(prepared);
     }
-    let result = serve_objects(arguments, settings, &daemon, &mut stop).await;
+    if place.is_free() {
+        place.take(&daemon).await?;
+    }
+    let result = serve_objects(arguments, settings, &daemon, &mut stop, &mut place).await;
     daemon.stop_front().await;
     let failed_to_start = result.is_err() && is_fresh && !daemon.is_serving();
     let is_uninstalled = matches!(&result, Ok(End::Uninstalled));
@@ -101,12 +109,15 @@ async fn serve(arguments: &RunArgs, settings: Settings) -> anyhow::Result<()> {
         tracing::info!(pin_path = %arguments.pin_path.display(), is_uninstalled, "taking the XDP program off");
         l4::cleanup(&arguments.pin_path).await.context("taking the XDP program off again")?;
     }
+    if is_uninstalled {
+        source::forget(&arguments.state_dir).context("removing the remembered objects")?;
+    }
     result.map(drop)
 }
 
 /// A daemon of this node that was told to end may still have the address for a moment: a pod that is deleted by force is
 /// replaced before its containers are gone. To fail at once would cost the node a restart's back-off.
-async fn serve_admin(address: SocketAddr, daemon: &Arc<Daemon>) -> io::Result<SocketAddr> {
+async fn serve_admin(address: SocketAddr, daemon: &Arc<Daemon>) -> io::Result<admin::Admin> {
     let deadline = Instant::now() + ADMIN_PATIENCE;
     let mut is_said = false;
     loop {
@@ -123,10 +134,32 @@ async fn serve_admin(address: SocketAddr, daemon: &Arc<Daemon>) -> io::Result<So
     }
 }
 
+/// Lets a daemon that comes to take over have the admin address, and takes it back if that one goes away again.
+async fn lend_admin(mut admin: admin::Admin, daemon: Arc<Daemon>) {
+    let succession = daemon.succession();
+    loop {
+        succession.successor().await;
+        let address = admin.address;
+        admin.stop().await;
+        admin = loop {
+            tokio::time::sleep(ADMIN_LENT).await;
+            if succession.is_over() {
+                return;
+            }
+            // The other one has it.
+            if let Ok(admin) = admin::serve_tcp(address, Arc::clone(&daemon) as _).await {
+                break admin;
+            }
+        };
+    }
+}
+
 /// Why the daemon ended in order.
 enum End {
     /// It was told to; another one will follow.
     Stopped,
+    /// Another one has taken over.
+    HandedOver,
     /// The installation is gone.
     Uninstalled,
 }
@@ -135,8 +168,9 @@ enum End {
 async fn serve_objects(
     arguments: &RunArgs,
     settings: Settings,
-    daemon: &Daemon,
+    daemon: &Arc<Daemon>,
     stop: &mut Stop,
+    place: &mut Place,
 ) -> anyhow::Result<End> {
     let mut translator = Translator::new(settings);
     let (mut objects, client) = start_source(arguments).await?;
@@ -145,8 +179,16 @@ async fn serve_objects(
     let first = tokio::select! {
         first = next_change(&mut objects, &mut translator) => first?,
         () = stop.asked() => return Ok(End::Stopped),
+        () = daemon.succession().end() => {
+            stop.asked().await;
+            return Ok(End::HandedOver);
+        }
     };
     daemon.start_router(L7::start(l7_config(arguments, daemon.node())?, &first.snapshot)?);
+    // Beside an earlier daemon's listeners by now.
+    if !place.is_free() {
+        place.take(daemon).await?;
+    }
     daemon.publish(&first);
     let (published, receiver) = watch::channel(first.published());
     // On the side: the API server may be away, and serving does not wait for it.
@@ -163,30 +205,19 @@ async fn serve_objects(
     reporter.start_with(&first);
     tracing::info!(node = daemon.node(), source = %arguments.source, "serving");
 
-    let mut ticket_key = pin!(follow_ticket_key(arguments, daemon));
-    let mut tunnels = pin!(daemon.follow_tunnels());
-    let mut findings = pin!(daemon.log_findings());
-    loop {
-        tokio::select! {
-            change = next_change(&mut objects, &mut translator) => {
-                let change = change?;
-                daemon.publish(&change);
-                published.send_replace(change.published());
-                reporter.start_with(&change);
-            }
-            never = &mut ticket_key => match never {},
-            never = &mut tunnels => match never {},
-            never = &mut findings => match never {},
-            () = stop.asked() => break,
-        }
-    }
-    tracing::info!(grace = ?arguments.grace_period, "draining: new connections go elsewhere, established ones may end");
+    let mut following = Following { objects, translator, reporting: Some((published, reporter)) };
     tokio::select! {
-        () = drain(daemon, arguments.grace_period) => {}
-        () = stop.asked() => tracing::warn!("told to stop twice: cutting what is still open"),
+        ended = following.follow(daemon) => match ended? {},
+        never = follow_ticket_key(arguments, daemon) => match never {},
+        never = daemon.follow_tunnels() => match never {},
+        never = daemon.log_findings() => match never {},
+        () = told_to_end(daemon, stop) => {}
+        () = daemon.succession().end() => {}
     }
-    drop(published);
-    reporter.finish().await;
+    end_in_peace(following, daemon, stop, arguments.grace_period).await?;
+    if daemon.succession().is_over() {
+        return Ok(End::HandedOver);
+    }
     let installation = match installation {
         Some(found) if found.is_finished() => found.await.ok().flatten(),
         _ => None,
@@ -195,45 +226,6 @@ async fn serve_objects(
         Some(installation) if installation.is_removed().await => Ok(End::Uninstalled),
         _ => Ok(End::Stopped),
     }
-}
-
-/// Who writes statuses and Events, once the objects are those of the API server: what was remembered may lack Ingresses,
-/// and those would lose their status.
-struct Reporter {
-    waiting: Option<(kube::Client, status::Config, watch::Receiver<Published>)>,
-    running: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl Reporter {
-    fn new(client: Option<kube::Client>, node: &str, published: watch::Receiver<Published>) -> Self {
-        let waiting = client.map(|client| (client, status::Config::new(node), published));
-        Self { waiting, running: None }
-    }
-
-    fn start_with(&mut self, change: &Change) {
-        if !change.is_remembered
-            && let Some((client, config, published)) = self.waiting.take()
-        {
-            self.running = Some(tokio::spawn(status::run(client, config, published)));
-        }
-    }
-
-    /// It gives the Lease back, so that another node writes at once; the API server may be away.
-    async fn finish(self) {
-        drop(self.waiting);
-        if let Some(running) = self.running {
-            let _ = tokio::time::timeout(Duration::from_secs(2), running).await;
-        }
-    }
-}
-
-async fn drain(daemon: &Daemon, grace: Duration) {
-    let deadline = Instant::now() + grace;
-    admin::Daemon::drain(daemon, true);
-    if daemon.has_peers() {
-        tokio::time::sleep(DRAIN_NOTICE.min(grace)).await;
-    }
-    daemon.drain_router(deadline.saturating_duration_since(Instant::now())).await;
 }
 
 /// A translated state of the objects on its way to the data plane.
@@ -395,7 +387,7 @@ fn ticket_seed(arguments: &RunArgs) -> anyhow::Result<Option<Seed>> {
 }
 
 /// Looks now and then whether the operator has put another key of TLS tickets there. Runs for as long as the router.
-async fn follow_ticket_key(arguments: &RunArgs, daemon: &Daemon) -> std::convert::Infallible {
+async fn follow_ticket_key(arguments: &RunArgs, daemon: &Daemon) -> Infallible {
     loop {
         tokio::time::sleep(TICKET_KEY_EVERY).await;
         match ticket_seed(arguments) {

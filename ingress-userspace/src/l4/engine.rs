@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ingress_common::abi::{Config as Behaviour, NodeIndex, Uplink, Vlan};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -19,7 +20,7 @@ use super::findings::{Conflict, Findings, Unanswered};
 use super::heartbeat::{HeartbeatThread, Pulse, now as clock_ns};
 use super::load::Takeover;
 use super::maps::Heartbeat;
-use super::membership::{Announced, Declared, Liveness, Membership, View};
+use super::membership::{self, Announced, Declared, Liveness, Membership, View};
 use super::neighbour::{Surroundings, Way};
 use super::netlink::Netlink;
 use super::owner::Handover;
@@ -44,6 +45,30 @@ pub(crate) struct Orders {
     pub(crate) generation: Generation,
     pub(crate) snapshot: Option<Arc<Snapshot>>,
     pub(crate) draining: bool,
+    /// End, and leave everything to the next daemon of this node.
+    pub(crate) hand_over: bool,
+}
+
+/// What the front of a daemon leaves to the next one of its node, besides the pinned maps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Legacy {
+    /// Nothing if it had none that could be taken over.
+    membership: Option<membership::Legacy>,
+    owners: BTreeMap<IpAddr, String>,
+}
+
+impl Legacy {
+    /// For the membership, as what the peers know this node, and who owns which VIP. Whoever had not yet joined leaves nothing.
+    pub(crate) fn split(legacy: Option<Self>) -> (Option<membership::Legacy>, Option<Announced>, Handover) {
+        let legacy = legacy.and_then(|legacy| Some((legacy.membership?, legacy.owners)));
+        match legacy {
+            Some((membership, owners)) if membership.members.announced != Announced::Joining => {
+                let announced = membership.members.announced;
+                (Some(membership), Some(announced), Handover::inherit(owners))
+            }
+            _ => (None, None, Handover::default()),
+        }
+    }
 }
 
 /// Everything the engine works with.
@@ -74,6 +99,9 @@ pub(crate) struct Engine {
     pub(crate) findings: watch::Sender<Findings>,
     pub(crate) pulse: Pulse,
     pub(crate) heartbeat: Option<Heartbeat>,
+    pub(crate) started: Instant,
+    /// As what the peers know this node, where a daemon has handed over: they shall not notice.
+    pub(crate) inherited: Option<Announced>,
     /// Until the tables are in place for the first time, where an earlier version's program runs on.
     pub(crate) takeover: Option<Takeover>,
 }
@@ -95,9 +123,14 @@ struct Memory {
 }
 
 impl Engine {
-    /// Runs until the handle is dropped.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the handle is dropped, or until all is to be handed over; then it gives what the next daemon needs.
+    pub(crate) async fn run(mut self) -> Option<Legacy> {
         let mut memory = Memory::default();
+        memory.announced = self.inherited;
+        // An earlier version's maps are not ours; ours are filled later.
+        if self.inherited.is_some() && self.takeover.is_none() {
+            self.start_heartbeat(&mut memory);
+        }
         loop {
             self.pulse.beat();
             self.turn(&mut memory).await;
@@ -121,8 +154,12 @@ impl Engine {
                 }
                 () = sleep_until(wake_at.into()) => false,
             };
+            if is_over && self.orders.borrow().hand_over {
+                return self.hand_over(memory).await;
+            }
             if is_over {
-                return self.stop(memory).await;
+                self.stop(memory).await;
+                return None;
             }
         }
     }
@@ -139,6 +176,14 @@ impl Engine {
             return;
         }
         let surroundings = self.surroundings.borrow_and_update().clone();
+        if self.inherited.is_some()
+            && memory.applied.is_none()
+            && self.started.elapsed() < RESOLVE
+            && lacks_a_way(&view.peers, &surroundings)
+        {
+            // What the maps hold still is good.
+            return;
+        }
         let uplinks = self.uplinks(&surroundings);
         let returned = returned(&memory.liveness, &view.peers);
         let path_mtus = self.path_mtus(memory);
@@ -183,14 +228,7 @@ impl Engine {
         self.ears.own(desired.owned_by(&self.own_name).collect());
         memory.unanswered.update(now, &snapshot, &desired, &self.own_name, uplinks.len());
         self.tell_owners(memory.applied.as_ref(), &desired, start.elapsed());
-        if memory.heartbeat.is_none()
-            && let Some(map) = self.heartbeat.take()
-        {
-            match HeartbeatThread::start(map, self.pulse.clone()) {
-                Ok(thread) => memory.heartbeat = Some(thread),
-                Err(error) => warn!(%error, "cannot start the heartbeat: new flows go to the other nodes"),
-            }
-        }
+        self.start_heartbeat(memory);
         if problem.is_none()
             && let Some(takeover) = self.takeover.take()
         {
@@ -216,15 +254,25 @@ impl Engine {
         memory.applied = Some(desired);
     }
 
+    /// Once, as soon as the maps are filled.
+    fn start_heartbeat(&mut self, memory: &mut Memory) {
+        if memory.heartbeat.is_none()
+            && let Some(map) = self.heartbeat.take()
+        {
+            match HeartbeatThread::start(map, self.pulse.clone()) {
+                Ok(thread) => memory.heartbeat = Some(thread),
+                Err(error) => warn!(%error, "cannot start the heartbeat: new flows go to the other nodes"),
+            }
+        }
+    }
+
     /// Second half of joining: the tables are in place, and name all who serve by now, with a way to each. True if this
     /// node has just told the others that it serves; then it is time to take its part of the VIPs.
     fn join(&self, memory: &mut Memory) -> bool {
         let Some(in_place) = memory.in_place.filter(|_| memory.announced.is_none()) else { return false };
         let Ok(view_changed) = self.view.has_changed() else { return false };
         let surroundings = self.surroundings.borrow();
-        let is_unresolved = |name: &String| surroundings.ways.get(name).is_none_or(Way::is_unresolved);
-        let mut serving = memory.liveness.iter().filter(|(_, liveness)| **liveness != Liveness::Down);
-        let lacks_a_way = serving.any(|(name, _)| is_unresolved(name))
+        let lacks_a_way = lacks_a_way(&memory.liveness, &surroundings)
             || self.surroundings.has_changed().is_ok_and(|has| has);
         if view_changed || lacks_a_way && in_place.elapsed() < RESOLVE {
             return false;
@@ -409,6 +457,19 @@ impl Engine {
         }
     }
 
+    /// Ends and changes nothing: the tables stay as they are, the peers hear no farewell.
+    async fn hand_over(self, memory: Memory) -> Option<Legacy> {
+        let (membership, heartbeat) = (self.membership, memory.heartbeat);
+        // Both wait for threads.
+        let ended = tokio::task::spawn_blocking(move || {
+            let legacy = membership.hand_over();
+            heartbeat.map(HeartbeatThread::leave);
+            legacy
+        });
+        let membership = ended.await.ok().flatten();
+        Some(Legacy { membership, owners: memory.applied.map(|applied| applied.owners).unwrap_or_default() })
+    }
+
     /// Hands everything over to the peers: their tables leave this node out as soon as they hear of it, and this one
     /// answers for no VIP any more unless it is alone.
     async fn stop(mut self, memory: Memory) {
@@ -443,4 +504,10 @@ pub(crate) fn returned(
     let was_down = |name: &String| before.get(name) == Some(&Liveness::Down);
     let serving = now.iter().filter(|(_, liveness)| **liveness == Liveness::Serving);
     serving.map(|(name, _)| name).filter(|name| was_down(name)).cloned().collect()
+}
+
+/// Whether a peer is up whose hardware address is not known yet.
+fn lacks_a_way(peers: &BTreeMap<String, Liveness>, surroundings: &Surroundings) -> bool {
+    let is_unresolved = |name: &String| surroundings.ways.get(name).is_none_or(Way::is_unresolved);
+    peers.iter().any(|(name, liveness)| *liveness != Liveness::Down && is_unresolved(name))
 }

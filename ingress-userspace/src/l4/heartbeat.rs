@@ -62,6 +62,19 @@ impl HeartbeatThread {
     }
 }
 
+impl HeartbeatThread {
+    /// Ends it right after a last sign of life: the next daemon goes on within the time-out.
+    pub(crate) fn leave(mut self) {
+        if let Some(stop) = &self.stop {
+            // The thread ends only by this handle.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Drop for HeartbeatThread {
     fn drop(&mut self) {
         drop(self.stop.take());
@@ -82,10 +95,17 @@ fn run(mut map: Heartbeat, pulse: &Pulse, stopped: &mpsc::Receiver<()>) {
         if !is_stuck && let Err(error) = map.set(0, now(), 0) {
             error!(%error, "cannot write the heartbeat: new flows go to the other nodes");
         }
-        if stopped.recv_timeout(INTERVAL) == Err(mpsc::RecvTimeoutError::Disconnected) {
-            // 1 ns after boot: older than any timeout.
-            let _ = map.set(0, 1, 0);
-            return;
+        match stopped.recv_timeout(INTERVAL) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                // 1 ns after boot: older than any timeout.
+                let _ = map.set(0, 1, 0);
+                return;
+            }
+            Ok(()) => {
+                let _ = map.set(0, now(), 0);
+                return;
+            }
         }
     }
 }

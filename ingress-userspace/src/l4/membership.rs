@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use machine::{Announced, Liveness, Timing};
-pub(crate) use thread::Membership;
+pub(crate) use thread::{Legacy, Membership};
 pub use wire::Key;
 
 /// How the nodes hear of each other.

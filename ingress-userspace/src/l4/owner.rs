@@ -73,6 +73,11 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
+    /// Goes on where the daemon before left off.
+    pub(crate) const fn inherit(current: BTreeMap<IpAddr, String>) -> Self {
+        Self { current, coming: BTreeMap::new(), has_joined: true, returned: BTreeMap::new() }
+    }
+
     /// The owners to act on. `target` is what [`owners`] says; `without_self` what it says without this node: a node
     /// that has just come finds its VIPs in others' hands. `returned`: who was behind a partition until now. `is_up`: whether a node still forwards.
     pub(crate) fn owners(

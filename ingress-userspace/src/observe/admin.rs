@@ -5,8 +5,10 @@ use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
 
 /// What the server asks the daemon.
 pub trait Daemon: Send + Sync + 'static {
@@ -32,6 +35,10 @@ pub trait Daemon: Send + Sync + 'static {
     /// What would become of a packet, as JSON; `query` is what the command line asks. May block for some tenths of a second.
     /// Or why there is no answer.
     fn why(&self, query: &str) -> Result<String, String>;
+    /// Another daemon, of the node `node`, has come to take this one's place: it needs the admin address. Or why it may not.
+    fn introduced(&self, node: &str) -> Result<(), String>;
+    /// Leaves the node to that daemon, and gives what it goes on with, as JSON. Or why not (yet).
+    fn hand_over(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>>;
 }
 
 /// Who may ask for what.
@@ -43,12 +50,27 @@ enum Access {
     Control,
 }
 
-/// Serves `/healthz`, `/readyz` and `/metrics` at `address` until the runtime ends. Port 0 picks a free one; the bound
-/// address is returned.
-pub async fn serve_tcp(address: SocketAddr, daemon: Arc<dyn Daemon>) -> io::Result<SocketAddr> {
+/// The admin address, as long as it is ours.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where it is, with the real port.
+    pub address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Admin {
+    /// Lets somebody else have the address. Requests that are being answered end by themselves.
+    pub async fn stop(self) {
+        self.accepting.abort();
+        let _ = self.accepting.await;
+    }
+}
+
+/// Serves `/healthz`, `/readyz` and `/metrics` at `address` until the runtime ends or it is stopped. Port 0 picks a free one.
+pub async fn serve_tcp(address: SocketAddr, daemon: Arc<dyn Daemon>) -> io::Result<Admin> {
     let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
-    tokio::spawn(async move {
+    let address = listener.local_addr()?;
+    let accepting = tokio::spawn(async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => connection(stream, Arc::clone(&daemon), Access::Observe),
@@ -56,7 +78,7 @@ pub async fn serve_tcp(address: SocketAddr, daemon: Arc<dyn Daemon>) -> io::Resu
             }
         }
     });
-    Ok(bound)
+    Ok(Admin { address, accepting })
 }
 
 /// Serves the control socket at `path` (mode 0600) until the guard is dropped. A socket left by a crashed daemon is
@@ -68,9 +90,24 @@ pub fn serve_unix(path: &Path, daemon: Arc<dyn Daemon>) -> io::Result<SocketFile
         }
         fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
-    let guard = SocketFile(path.to_owned());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    serve_new(path, path, daemon)
+}
+
+/// The same in the place of a daemon that has handed over. Whoever asks gets an answer at any time.
+pub fn replace_unix(path: &Path, daemon: Arc<dyn Daemon>) -> io::Result<SocketFile> {
+    let mut random = [0; 4];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers from the system"))?;
+    // Short: a socket's path has at most 107 bytes.
+    let aside = path.with_extension(format!("{:x}", u32::from_ne_bytes(random)));
+    serve_new(&aside, path, daemon)
+}
+
+/// Makes the socket at `aside`, then gives it its name.
+fn serve_new(aside: &Path, path: &Path, daemon: Arc<dyn Daemon>) -> io::Result<SocketFile> {
+    let listener = UnixListener::bind(aside)?;
+    fs::set_permissions(aside, fs::Permissions::from_mode(0o600))?;
+    fs::rename(aside, path)?;
+    let guard = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
@@ -82,13 +119,18 @@ pub fn serve_unix(path: &Path, daemon: Arc<dyn Daemon>) -> io::Result<SocketFile
     Ok(guard)
 }
 
-/// Removes the socket's file when dropped.
-pub struct SocketFile(PathBuf);
+/// Removes the socket's file when dropped, unless another daemon has put its own there.
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // It may be gone already, with its directory; nothing hangs on it.
-        drop(fs::remove_file(&self.0));
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            drop(fs::remove_file(&self.path));
+        }
     }
 }
 
@@ -103,8 +145,8 @@ fn connection(
     access: Access,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&request, daemon.as_ref(), access);
-        async move { Ok::<_, Infallible>(response) }
+        let daemon = Arc::clone(&daemon);
+        async move { Ok::<_, Infallible>(answer(&request, daemon.as_ref(), access).await) }
     });
     tokio::spawn(async move {
         let served = hyper::server::conn::http1::Builder::new()
@@ -118,7 +160,7 @@ fn connection(
     });
 }
 
-fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     let control = access == Access::Control;
     match (request.method(), request.uri().path()) {
@@ -140,6 +182,16 @@ fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access) -> R
             daemon.drain(path == "/drain");
             reply(StatusCode::OK, TEXT, "ok\n".to_owned())
         }
+        (&Method::POST, "/introduce") if control => {
+            match daemon.introduced(request.uri().query().unwrap_or_default()) {
+                Ok(()) => reply(StatusCode::OK, TEXT, "ok\n".to_owned()),
+                Err(why) => reply(StatusCode::CONFLICT, TEXT, format!("{why}\n")),
+            }
+        }
+        (&Method::POST, "/hand-over") if control => match daemon.hand_over().await {
+            Ok(legacy) => reply(StatusCode::OK, "application/json", legacy),
+            Err(why) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
+        },
         _ => reply(StatusCode::NOT_FOUND, TEXT, "here: /healthz /readyz /metrics\n".to_owned()),
     }
 }
@@ -177,6 +229,12 @@ mod tests {
         fn why(&self, query: &str) -> Result<String, String> {
             Ok(format!("{{\"asked\": {query:?}}}"))
         }
+        fn introduced(&self, _: &str) -> Result<(), String> {
+            Ok(())
+        }
+        fn hand_over(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>> {
+            Box::pin(async { Ok("{}".to_owned()) })
+        }
     }
 
     async fn get(address: SocketAddr, request: &str) -> String {
@@ -193,7 +251,8 @@ mod tests {
     #[tokio::test]
     async fn tcp_observes_and_the_socket_controls() {
         let daemon = Arc::new(Fake::default());
-        let address = serve_tcp("127.0.0.1:0".parse().unwrap(), daemon.clone()).await.unwrap();
+        let admin = serve_tcp("127.0.0.1:0".parse().unwrap(), daemon.clone()).await.unwrap();
+        let address = admin.address;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let guard = serve_unix(&path, daemon.clone()).unwrap();
@@ -213,8 +272,16 @@ mod tests {
         assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "GET /metrics").await.ends_with("# EOF\n"));
 
-        assert!(serve_unix(&path, daemon).is_err(), "somebody answers on it");
+        assert!(get(address, "POST /hand-over").await.starts_with("HTTP/1.1 404"));
+        admin.stop().await;
+        drop(TcpListener::bind(address).await.expect("the address is free again"));
+
+        assert!(serve_unix(&path, daemon.clone()).is_err(), "somebody answers on it");
+        let next = replace_unix(&path, daemon).unwrap();
         drop(guard);
+        assert!(path.exists(), "it is the next daemon's now");
+        assert_eq!(client::request(&path, Method::POST, "/hand-over").await.unwrap(), "{}");
+        drop(next);
         assert!(!path.exists());
     }
 

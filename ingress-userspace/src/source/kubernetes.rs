@@ -79,6 +79,11 @@ pub(super) fn start(client: &Client, state_dir: &Path, secrets: SecretScope) -> 
     receiver
 }
 
+/// Removes what was remembered.
+pub(super) fn forget(state_dir: &Path) -> std::io::Result<()> {
+    Memory::new(state_dir).forget()
+}
+
 /// What a watch has to say.
 struct Update {
     /// When it was heard.

@@ -2,12 +2,14 @@
 //! them that `status` and `/metrics` show.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::Change;
+use super::succession::{Legacy, Succession};
 use crate::cli::config::RunArgs;
 use crate::l4::{Findings, Generation, L4};
 use crate::l7::L7;
@@ -22,17 +24,41 @@ pub(super) struct Daemon {
     node: String,
     source: String,
     started: Instant,
-    /// `None` with `--l4 off`, before it has started and once it has been stopped.
-    l4: Mutex<Option<L4>>,
+    l4: Mutex<Front>,
     /// Set once the first snapshot is there.
     l7: OnceLock<L7>,
     served: Mutex<Served>,
+    succession: Succession,
+}
+
+/// The front in the life of a daemon.
+#[derive(Default)]
+enum Front {
+    /// Not up yet.
+    #[default]
+    Starting,
+    /// `--l4 off`.
+    Off,
+    On(L4),
+    /// Stopped, or left to another daemon.
+    Gone,
+}
+
+impl Front {
+    const fn get(&self) -> Option<&L4> {
+        match self {
+            Self::On(l4) => Some(l4),
+            _ => None,
+        }
+    }
 }
 
 /// What is served, and whether we want to.
 #[derive(Default)]
 struct Served {
     draining: bool,
+    /// Draining because the daemon ends, not because an operator wants it.
+    stopping: bool,
     generation: u64,
     last: Option<LastChange>,
     changes: Changes,
@@ -52,6 +78,7 @@ impl Daemon {
             source: arguments.source.to_string(),
             started: Instant::now(),
             l4: Mutex::default(),
+            succession: Succession::default(),
             l7: OnceLock::new(),
             served: Mutex::default(),
         }
@@ -61,8 +88,13 @@ impl Daemon {
         &self.node
     }
 
-    pub(super) fn set_front(&self, l4: L4) {
-        *lock(&self.l4) = Some(l4);
+    /// `None`: with `--l4 off`.
+    pub(super) fn set_front(&self, l4: Option<L4>) {
+        *lock(&self.l4) = l4.map_or(Front::Off, Front::On);
+    }
+
+    pub(super) const fn succession(&self) -> &Succession {
+        &self.succession
     }
 
     /// Called once, with the first snapshot.
@@ -80,7 +112,7 @@ impl Daemon {
         if let Some(l7) = self.l7.get() {
             l7.publish(&change.snapshot);
         }
-        if let Some(l4) = &*lock(&self.l4) {
+        if let Some(l4) = lock(&self.l4).get() {
             l4.publish(Arc::clone(&change.snapshot));
         }
         let mut served = lock(&self.served);
@@ -96,9 +128,15 @@ impl Daemon {
         });
     }
 
+    /// The daemon was told to end: from now on it drains for that.
+    pub(super) fn stop(&self) {
+        lock(&self.served).stopping = true;
+        admin::Daemon::drain(self, true);
+    }
+
     /// Whether there are other nodes that could learn of our draining.
     pub(super) fn has_peers(&self) -> bool {
-        lock(&self.l4).is_some()
+        lock(&self.l4).get().is_some()
             && lock(&self.served).last.as_ref().is_some_and(|last| last.snapshot.nodes.len() > 1)
     }
 
@@ -118,7 +156,7 @@ impl Daemon {
 
     /// Keeps telling the router's clients which packets fit into the tunnels between nodes. Never returns.
     pub(super) async fn follow_tunnels(&self) -> std::convert::Infallible {
-        let mtu = lock(&self.l4).as_ref().map(L4::tunnelled_mtu);
+        let mtu = lock(&self.l4).get().map(L4::tunnelled_mtu);
         if let Some(mut mtu) = mtu {
             // Ends when the front does.
             while mtu.changed().await.is_ok() {
@@ -134,7 +172,7 @@ impl Daemon {
 
     /// What this node alone sees of the VIPs.
     pub(super) fn findings(&self) -> Option<watch::Receiver<Findings>> {
-        lock(&self.l4).as_ref().map(L4::findings)
+        lock(&self.l4).get().map(L4::findings)
     }
 
     /// Keeps logging what this node alone sees to be wrong. Never returns.
@@ -152,15 +190,28 @@ impl Daemon {
 
     /// Ends the front's part of the daemon; the program stays in the kernel.
     pub(super) async fn stop_front(&self) {
-        let l4 = lock(&self.l4).take();
-        if let Some(l4) = l4 {
+        let front = std::mem::replace(&mut *lock(&self.l4), Front::Gone);
+        if let Front::On(l4) = front {
             l4.stop().await;
+        }
+    }
+
+    /// For another daemon. `None` with `--l4 off`.
+    fn take_front(&self) -> Result<Option<L4>, String> {
+        let mut front = lock(&self.l4);
+        if matches!(*front, Front::Starting) {
+            return Err("this daemon is still starting".to_owned());
+        }
+        match std::mem::replace(&mut *front, Front::Gone) {
+            Front::On(l4) => Ok(Some(l4)),
+            Front::Off => Ok(None),
+            Front::Starting | Front::Gone => Err("this daemon is ending".to_owned()),
         }
     }
 
     fn picture(&self) -> Status {
         let not_ready = admin::Daemon::ready(self).err();
-        let l4 = lock(&self.l4).as_ref().map(L4::status);
+        let l4 = lock(&self.l4).get().map(L4::status);
         let served = lock(&self.served);
         let state = match (&served.last, served.draining) {
             (None, _) => State::Starting,
@@ -205,7 +256,10 @@ impl admin::Daemon for Daemon {
         match &served.last {
             None => Err("waiting for the objects of the source".to_owned()),
             Some(_) if served.draining => Err("draining".to_owned()),
-            Some(_) if lock(&self.l4).as_ref().is_some_and(|l4| l4.generation() == Generation::default()) => {
+            Some(_) if matches!(*lock(&self.l4), Front::Starting) => {
+                Err("waiting for the daemon before to hand over".to_owned())
+            }
+            Some(_) if lock(&self.l4).get().is_some_and(|l4| l4.generation() == Generation::default()) => {
                 Err("the XDP front is not filled yet".to_owned())
             }
             Some(_) => Ok(()),
@@ -223,7 +277,7 @@ impl admin::Daemon for Daemon {
 
     fn drain(&self, draining: bool) {
         lock(&self.served).draining = draining;
-        if let Some(l4) = &*lock(&self.l4) {
+        if let Some(l4) = lock(&self.l4).get() {
             l4.drain(draining);
         }
         tracing::info!(node = self.node, draining, "drain state changed");
@@ -231,11 +285,40 @@ impl admin::Daemon for Daemon {
 
     fn why(&self, query: &str) -> Result<String, String> {
         let question = crate::cli::why::parse(query).ok_or("expected SRC:PORT,VIP:PORT,syn or ack")?;
-        let ask = lock(&self.l4).as_ref().map(|l4| l4.why(question));
+        let ask = lock(&self.l4).get().map(|l4| l4.why(question));
         let ask = ask.ok_or("there is no XDP front here (--l4 off, or it is not up yet)")?;
         // The verifier takes its time; other tasks of this thread move on meanwhile.
         let answer = tokio::task::block_in_place(ask).map_err(|error| error.to_string())?;
         serde_json::to_string(&answer).map_err(|error| error.to_string())
+    }
+
+    fn introduced(&self, node: &str) -> Result<(), String> {
+        if node != self.node {
+            return Err(format!(
+                "this is the daemon of the node {}: give each its own --state-dir",
+                self.node
+            ));
+        }
+        tracing::info!("another daemon of this node has come to take over");
+        self.succession.introduced();
+        Ok(())
+    }
+
+    fn hand_over(&self) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send + '_>> {
+        Box::pin(async {
+            let l4 = self.take_front()?;
+            let draining = {
+                let mut served = lock(&self.served);
+                std::mem::replace(&mut served.draining, true) && !served.stopping
+            };
+            let front = match l4 {
+                Some(l4) => l4.hand_over().await,
+                None => None,
+            };
+            self.succession.handed_over();
+            // Plain data with string keys: it always serialises.
+            serde_json::to_string(&Legacy { front, draining }).map_err(|error| error.to_string())
+        })
     }
 }
 

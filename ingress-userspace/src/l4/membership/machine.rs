@@ -10,15 +10,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// How many former incarnations of a peer are remembered, so that their replayed heartbeats are refused.
 const REMEMBERED_INCARNATIONS: usize = 8;
 
 /// One run of a daemon: random, so that a restarted daemon is told from its predecessor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Incarnation(pub(crate) u64);
 
 /// What a node says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Announced {
     /// Its tables are not in place yet: no new flows.
     Joining,
@@ -124,6 +126,29 @@ impl Peer {
     }
 }
 
+/// What a daemon leaves to the next one of the same node, which goes on under its incarnation: for the peers it is the same
+/// run, and none of them sees the node leave or come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Legacy {
+    pub(crate) incarnation: Incarnation,
+    /// The last one that was used; with a key it is a nonce, so none is ever used twice.
+    sequence: u64,
+    pub(crate) announced: Announced,
+    peers: BTreeMap<String, LeftPeer>,
+}
+
+/// What was known of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct LeftPeer {
+    incarnation: Option<Incarnation>,
+    former: VecDeque<Incarnation>,
+    sequence: u64,
+    is_heard: bool,
+    announced: Announced,
+    hears_us: bool,
+    gossips: bool,
+}
+
 /// One node's knowledge of the others.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -156,6 +181,43 @@ impl Machine {
             declared: None,
             settled: false,
         }
+    }
+
+    /// What the next daemon of this node goes on with. Nothing may be sent any more after it.
+    pub(crate) fn legacy(&self) -> Legacy {
+        let left = |peer: &Peer| LeftPeer {
+            incarnation: peer.incarnation,
+            former: peer.former.clone(),
+            sequence: peer.sequence,
+            is_heard: peer.heard.is_some(),
+            announced: peer.announced,
+            hears_us: peer.hears_us,
+            gossips: peer.gossips,
+        };
+        Legacy {
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            announced: self.announced,
+            peers: self.peers.iter().map(|(name, peer)| (name.clone(), left(peer))).collect(),
+        }
+    }
+
+    /// Goes on where the daemon before left off; that daemon must have stopped speaking.
+    pub(crate) fn inherit(&mut self, now: Instant, legacy: Legacy) {
+        self.incarnation = legacy.incarnation;
+        self.sequence = legacy.sequence;
+        self.announced = legacy.announced;
+        let peer = |left: LeftPeer| Peer {
+            incarnation: left.incarnation,
+            former: left.former,
+            sequence: left.sequence,
+            // Heard a moment ago.
+            heard: left.is_heard.then_some(now),
+            announced: left.announced,
+            hears_us: left.hears_us,
+            gossips: left.gossips,
+        };
+        self.peers = legacy.peers.into_iter().map(|(name, left)| (name, peer(left))).collect();
     }
 
     /// Only declared nodes take part. One that is declared anew is down until it is heard.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::machine::{Announced, Beat, Incarnation, Liveness, Machine, Timing};
+use super::machine::{Announced, Beat, Incarnation, Legacy, Liveness, Machine, Timing};
 use super::swim::Swim;
 
 /// After the switch heartbeats go on to all for this long: until the gossip has found everybody.
@@ -53,6 +53,17 @@ impl Members {
             gossips_until: None,
             settled: false,
         }
+    }
+
+    /// See [`Machine::legacy`].
+    pub(crate) fn legacy(&self) -> Legacy {
+        self.machine.legacy()
+    }
+
+    /// See [`Machine::inherit`]. Gossip begins anew, under a later identity that says the same.
+    pub(crate) fn inherit(&mut self, now: Instant, legacy: Legacy) {
+        self.announced = legacy.announced;
+        self.machine.inherit(now, legacy);
     }
 
     /// Only declared nodes take part.

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::machine::{Announced, Beat, Incarnation, Liveness};
+use super::machine::{self, Announced, Beat, Incarnation, Liveness};
 use super::members::Members;
 use super::replay::Window;
 use super::wire::{Datagram, Gossip};
@@ -37,6 +37,16 @@ enum Command {
     /// It ends without a word, as with its machine.
     #[cfg(test)]
     Vanish,
+    /// Leave all to the next daemon of this node, without a farewell.
+    HandOver(mpsc::Sender<Legacy>),
+}
+
+/// What a daemon leaves to the next one of its node.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Legacy {
+    pub(crate) members: machine::Legacy,
+    /// Gossip datagrams sent; the number is their nonce.
+    gossiped: u64,
 }
 
 /// The running membership. Dropping it tells the peers that this node leaves, and ends the thread.
@@ -50,7 +60,8 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Starts the thread. It hears nobody until nodes are declared.
-    pub(crate) fn start(node_name: String, config: Config) -> io::Result<Self> {
+    /// With `legacy` it goes on as the run that left it, which has ended.
+    pub(crate) fn start(node_name: String, config: Config, legacy: Option<Legacy>) -> io::Result<Self> {
         if config.key.is_none() {
             info!(
                 port = config.port,
@@ -61,22 +72,28 @@ impl Membership {
         aws_lc_rs::rand::fill(&mut seed)
             .map_err(|_| io::Error::other("no random numbers from the system"))?;
         // 0 means "none" on the wire.
-        let incarnation = Incarnation(u64::from_be_bytes(seed).max(1));
+        let fresh = Incarnation(u64::from_be_bytes(seed).max(1));
+        let incarnation = legacy.as_ref().map_or(fresh, |legacy| legacy.members.incarnation);
         let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (commands, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(View::default());
-        let runner = Runner {
-            members: Members::new(
-                node_name.clone(),
-                incarnation,
-                config.timing,
-                config.gossip_above,
-                SystemTime::now()
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .map_or(1, |since| since.as_millis() as u64),
-            ),
+        let mut members = Members::new(
+            node_name.clone(),
             incarnation,
-            gossiped: 0,
+            config.timing,
+            config.gossip_above,
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(1, |since| since.as_millis() as u64),
+        );
+        let gossiped = legacy.as_ref().map_or(0, |legacy| legacy.gossiped);
+        if let Some(legacy) = legacy {
+            members.inherit(Instant::now(), legacy.members);
+        }
+        let runner = Runner {
+            members,
+            incarnation,
+            gossiped,
             windows: BTreeMap::new(),
             own_name: node_name,
             config,
@@ -99,6 +116,18 @@ impl Membership {
     /// What this node tells the others of itself; they hear it at once.
     pub(crate) fn announce(&self, announced: Announced) {
         self.command(Command::Announce(announced));
+    }
+
+    /// Ends it without a word to the peers: the next daemon of this node goes on with what this gives. Waits for the thread.
+    pub(crate) fn hand_over(mut self) -> Option<Legacy> {
+        let (reply, legacy) = mpsc::channel();
+        self.command(Command::HandOver(reply));
+        let legacy = legacy.recv().ok();
+        // Its sockets must be closed before anybody else opens them.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        legacy
     }
 
     pub(crate) fn view(&self) -> watch::Receiver<View> {
@@ -174,6 +203,12 @@ impl Runner {
                     Ok(Command::Freeze(time)) => std::thread::sleep(time),
                     #[cfg(test)]
                     Ok(Command::Vanish) => return,
+                    Ok(Command::HandOver(reply)) => {
+                        let legacy = Legacy { members: self.members.legacy(), gossiped: self.gossiped };
+                        // Nobody waits: then the peers find out by themselves.
+                        let _ = reply.send(legacy);
+                        return;
+                    }
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => return self.leave(),
                 }

@@ -39,6 +39,14 @@ impl Memory {
         self.dir.join("objects")
     }
 
+    /// Leaves none.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
     /// What was there last; `None`, said in the log, if there is nothing or nothing good.
     pub(super) fn read(&self) -> Option<Objects> {
         let file = self.file();
@@ -93,6 +101,9 @@ impl Memory {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         // It may have been there with other rights.
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
+        // While one daemon takes over from another, both write. Unlocked when it is closed.
+        let directory = fs::File::open(&self.dir)?;
+        directory.lock()?;
         let aside = self.dir.join("objects.new");
         // What a crash left there may have other rights, too.
         if let Err(error) = fs::remove_file(&aside)
@@ -106,7 +117,7 @@ impl Memory {
         file.flush()?;
         file.get_ref().sync_all()?;
         fs::rename(&aside, self.file())?;
-        fs::File::open(&self.dir)?.sync_all()?;
+        directory.sync_all()?;
         Ok(())
     }
 }

@@ -56,7 +56,7 @@ impl World {
     }
 
     fn launch(&mut self, name: &str) {
-        let membership = Membership::start(name.to_owned(), config(self.port, KEY)).unwrap();
+        let membership = Membership::start(name.to_owned(), config(self.port, KEY), None).unwrap();
         membership.declare(self.declared.clone());
         membership.announce(Announced::Serving);
         self.running.insert(name.to_owned(), membership);
@@ -144,7 +144,7 @@ fn is_quick(what: &str, times: &[Duration]) {
 async fn three_nodes_meet_drain_and_leave_over_real_sockets() {
     let port = 40_947;
     let start = |name: &str, key: &[u8]| {
-        let membership = Membership::start(name.to_owned(), config(port, key)).unwrap();
+        let membership = Membership::start(name.to_owned(), config(port, key), None).unwrap();
         membership.declare(nodes(0, 3));
         membership.announce(Announced::Serving);
         membership
@@ -233,4 +233,30 @@ async fn a_node_that_stood_still_takes_nobody_for_dead() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let changed = view.has_changed().unwrap();
     assert!(!changed, "it held somebody for dead: {:?}", view.borrow());
+}
+
+/// Another daemon of the node goes on where one left off: the peer sees nothing, though the pause is a while.
+#[tokio::test]
+async fn a_daemon_that_takes_over_is_the_same_node_to_its_peers() {
+    let start = |name: &str, legacy| {
+        let membership = Membership::start(name.to_owned(), config(40_948, KEY), legacy).unwrap();
+        membership.declare(nodes(9, 2));
+        membership
+    };
+    let (one, two) = (start("n1", None), start("n2", None));
+    one.announce(Announced::Serving);
+    two.announce(Announced::Serving);
+    until(&one, |v| sees(v, "n2", Liveness::Serving) && v.settled).await;
+    until(&two, |v| sees(v, "n1", Liveness::Serving)).await;
+    let mut view = one.view();
+    view.borrow_and_update();
+    let legacy = serde_json::to_string(&two.hand_over().unwrap()).unwrap();
+    let two = start("n2", Some(serde_json::from_str(&legacy).unwrap()));
+    // Longer than silence is forgiven.
+    until(&two, |v| sees(v, "n1", Liveness::Serving) && v.settled).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!view.has_changed().unwrap(), "n1 noticed: {:?}", view.borrow());
+    // And it hears what the new one says.
+    two.announce(Announced::Draining);
+    until(&one, |v| sees(v, "n2", Liveness::Draining)).await;
 }
