@@ -125,8 +125,7 @@ struct Memory {
 impl Engine {
     /// Runs until the handle is dropped, or until all is to be handed over; then it gives what the next daemon needs.
     pub(crate) async fn run(mut self) -> Option<Legacy> {
-        let mut memory = Memory::default();
-        memory.announced = self.inherited;
+        let mut memory = Memory { announced: self.inherited, ..Memory::default() };
         // An earlier version's maps are not ours; ours are filled later.
         if self.inherited.is_some() && self.takeover.is_none() {
             self.start_heartbeat(&mut memory);
@@ -463,7 +462,9 @@ impl Engine {
         // Both wait for threads.
         let ended = tokio::task::spawn_blocking(move || {
             let legacy = membership.hand_over();
-            heartbeat.map(HeartbeatThread::leave);
+            if let Some(heartbeat) = heartbeat {
+                heartbeat.leave();
+            }
             legacy
         });
         let membership = ended.await.ok().flatten();

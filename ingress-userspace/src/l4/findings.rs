@@ -2,7 +2,7 @@
 //! selected interfaces is here. Told as problems of the objects that the VIPs come from, so that they show up where all other
 //! problems do. `engine` keeps it; pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ impl Unanswered {
             // A pool that selects nobody at all is a problem of the objects.
             let selects = vip.announcement.nodes.as_ref().is_some_and(|nodes| !nodes.is_empty());
             let owner = desired.owners.get(&vip.address);
-            let silent = desired.silent.get(&vip.address).map_or(0, |on| on.len());
+            let silent = desired.silent.get(&vip.address).map_or(0, BTreeSet::len);
             if owner.is_none() && selects {
                 let since = before.get(&vip.source).map_or(now, |(since, _)| *since);
                 let (_, vips) = self.unowned.entry(vip.source.clone()).or_insert_with(|| (since, Vec::new()));

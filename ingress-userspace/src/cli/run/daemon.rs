@@ -39,7 +39,7 @@ enum Front {
     Starting,
     /// `--l4 off`.
     Off,
-    On(L4),
+    On(Box<L4>),
     /// Stopped, or left to another daemon.
     Gone,
 }
@@ -90,7 +90,7 @@ impl Daemon {
 
     /// `None`: with `--l4 off`.
     pub(super) fn set_front(&self, l4: Option<L4>) {
-        *lock(&self.l4) = l4.map_or(Front::Off, Front::On);
+        *lock(&self.l4) = l4.map_or(Front::Off, |l4| Front::On(Box::new(l4)));
     }
 
     pub(super) const fn succession(&self) -> &Succession {
@@ -203,7 +203,7 @@ impl Daemon {
             return Err("this daemon is still starting".to_owned());
         }
         match std::mem::replace(&mut *front, Front::Gone) {
-            Front::On(l4) => Ok(Some(l4)),
+            Front::On(l4) => Ok(Some(*l4)),
             Front::Off => Ok(None),
             Front::Starting | Front::Gone => Err("this daemon is ending".to_owned()),
         }

@@ -17,6 +17,9 @@ use tracing::{debug, warn};
 use super::{frame, socket};
 use crate::l4::conflict::Claim;
 
+/// Reads who answers for which address out of a frame.
+type Reader = fn(&[u8]) -> Option<(IpAddr, Mac)>;
+
 /// Messages read at a time from one socket, and the pause after them.
 const BATCH: usize = 32;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -77,7 +80,7 @@ impl Ears {
                 continue;
             }
             let mut tasks = JoinSet::new();
-            let opened: [(_, fn(&[u8]) -> Option<(IpAddr, Mac)>); 2] = [
+            let opened: [(_, Reader); 2] = [
                 (arp_socket(uplink.ifindex), frame::claim_in_arp),
                 (advertisement_socket(name), frame::claim_in_advertisement),
             ];
@@ -144,7 +147,7 @@ fn advertisement_socket(interface: &str) -> io::Result<Socket> {
 
 async fn hear(
     socket: Socket,
-    read: fn(&[u8]) -> Option<(IpAddr, Mac)>,
+    read: Reader,
     uplink: Uplink,
     owned: watch::Receiver<BTreeSet<IpAddr>>,
     sender: mpsc::Sender<Claim>,

@@ -123,7 +123,9 @@ async fn crashes(net: u8, count: u8) -> Vec<Duration> {
             .into_iter()
             .collect();
         times.extend(world.crash(&victims).await);
-        victims.iter().for_each(|name| world.launch(name));
+        for name in &victims {
+            world.launch(name);
+        }
         world.agree().await;
     }
     times.sort_unstable();
@@ -206,7 +208,7 @@ async fn starved_nodes_do_not_flap_over_real_sockets() {
     }
     for round in 0..8_u64 {
         for (place, membership) in world.running.values().enumerate() {
-            if (place as u64 + round) % 3 == 0 {
+            if (place as u64 + round).is_multiple_of(3) {
                 membership.freeze(Duration::from_millis(250 + 25 * (round % 4)));
             }
         }
@@ -214,7 +216,9 @@ async fn starved_nodes_do_not_flap_over_real_sockets() {
     }
     IS_OVER.store(true, Ordering::Relaxed);
     let seen = flaps.join_all().await.concat();
-    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in busy {
+        thread.join().unwrap();
+    }
     println!("8 nodes, real sockets, starved for 4 s: {} flaps", seen.len());
     assert!(seen.is_empty(), "{seen:?}");
 }
