@@ -11,6 +11,7 @@ mod conflict;
 mod engine;
 mod findings;
 mod heartbeat;
+mod legacy;
 mod load;
 
 mod maps;
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 
 pub use findings::{Conflict, Findings};
 pub use ingress_common::abi::MAX_CANDIDATES;
+pub use legacy::Legacy;
 pub use load::{Attachment, Mode, StartError};
 pub use neighbour::Way;
 pub use status::{Generation, NodeStatus, Status, Totals, VipStatus};
@@ -44,7 +46,6 @@ pub use vlan::Told as VlanInterface;
 pub use why::{Answer, CandidateStatus, Question, WhyError};
 
 use crate::model::Snapshot;
-pub use engine::Legacy;
 use engine::{Engine, Orders};
 use status::Picture;
 

@@ -8,13 +8,15 @@ use std::fmt::Write as _;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use k8s_openapi::api::networking::v1::Ingress;
 use proptest::prelude::*;
 use xdp_ingress::model::{
     Announcement, ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Protection,
     Reason, Route, RouteTable, Snapshot, Target, Template,
 };
-use xdp_ingress::source::{Key, Object, Objects, read_once};
+use xdp_ingress::source::{Key, Object, Objects, Store, read_once};
 use xdp_ingress::translate::{Settings, Translator, translate};
 
 /// 2027-01-01: after the end of the certificate `old`, before that of the others.
@@ -93,7 +95,7 @@ proptest! {
     #[test]
     fn history_makes_no_difference(
         cases in prop::collection::vec(prop::sample::select(cases()), 1..4),
-        steps in prop::collection::vec((any::<u16>(), any::<bool>()), 1..40),
+        steps in prop::collection::vec((any::<u16>(), any::<bool>(), 0..4_u8), 1..40),
     ) {
         let settings = Settings { now: NOW, ..Settings::default() };
         let mut translator = Translator::new(settings.clone());
@@ -106,14 +108,14 @@ proptest! {
                 objects.insert(object);
             }
             translator.translate(&objects, NOW);
-            for &(which, back) in &steps {
-                let slices: Vec<Key> = objects.endpoint_slices.iter().map(|(key, _)| key.clone()).collect();
-                let Some(key) = slices.get(usize::from(which) % slices.len().max(1)) else { break };
-                let removed = objects.endpoint_slices.remove(key).unwrap();
+            for &(which, back, what) in &steps {
+                let before = objects.clone();
+                change(&mut objects, usize::from(which), what);
                 let (snapshot, problems) = translator.translate(&objects, NOW);
-                prop_assert_eq!((&*snapshot, &*problems), (&translate(&objects, &settings).0, &translate(&objects, &settings).1));
+                let expected = translate(&objects, &settings);
+                prop_assert_eq!((&*snapshot, &*problems), (&expected.0, &expected.1));
                 if back {
-                    objects.insert(Object::EndpointSlice(removed));
+                    objects = before;
                 }
             }
             let (snapshot, problems) = translator.translate(&objects, NOW);
@@ -121,6 +123,60 @@ proptest! {
             prop_assert_eq!((&*snapshot, &*problems), (&expected.0, &expected.1));
         }
     }
+}
+
+/// One object less, or (`what` is 3) an Ingress with the rules of another one.
+fn change(objects: &mut Objects, which: usize, what: u8) {
+    fn pick<T>(store: &Store<T>, which: usize) -> Option<Key> {
+        store.iter().nth(which % store.len().max(1)).map(|(key, _)| key.clone())
+    }
+    match what {
+        0 => drop(pick(&objects.endpoint_slices, which).and_then(|key| objects.endpoint_slices.remove(&key))),
+        1 => drop(pick(&objects.ingresses, which).and_then(|key| objects.ingresses.remove(&key))),
+        2 => drop(pick(&objects.services, which).and_then(|key| objects.services.remove(&key))),
+        _ => {
+            let (Some(one), Some(other)) =
+                (pick(&objects.ingresses, which), pick(&objects.ingresses, which / 7 + 1))
+            else {
+                return;
+            };
+            let rules =
+                objects.ingresses.find(&other).unwrap().spec.as_ref().and_then(|spec| spec.rules.clone());
+            let mut changed = Ingress::clone(objects.ingresses.find(&one).unwrap());
+            changed.spec.get_or_insert_default().rules = rules;
+            objects.insert(Object::Ingress(Arc::new(changed)));
+        }
+    }
+}
+
+/// A change of an Ingress or a Service leaves all hosts the same memory that have nothing to do with it.
+#[test]
+fn an_ingress_alone_changes_its_hosts_only() {
+    let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
+    let mut objects = read_once(&[input]).unwrap();
+    let rule = |host: &str| {
+        serde_json::from_value(serde_json::json!({
+            "host": host,
+            "http": { "paths": [{ "path": "/", "pathType": "Prefix", "backend": { "service": { "name": "no", "port": { "number": 80 } } } }] },
+        }))
+        .unwrap()
+    };
+    let mut ingress = Ingress::clone(objects.ingresses.iter().next().unwrap().1);
+    ingress.metadata.name = Some("another".into());
+    let spec = ingress.spec.as_mut().unwrap();
+    (spec.tls, spec.rules) = (None, Some(vec![rule("another.example.net")]));
+    let mut translator = Translator::new(Settings { now: NOW, ..Settings::default() });
+    let (before, _) = translator.translate(&objects, NOW);
+    objects.insert(Object::Ingress(Arc::new(ingress.clone())));
+    let (with, problems) = translator.translate(&objects, NOW);
+    assert_eq!(with.routes.hosts.len(), before.routes.hosts.len() + 1);
+    assert!(before.routes.hosts.iter().all(|(host, routes)| with.routes.hosts[host].is(routes)));
+    assert!(with.certificates.is(&before.certificates) && with.clusters.is(&before.clusters));
+    assert!(problems.iter().any(|problem| problem.object.name == "another"), "{problems:?}");
+    let key = Key::of(&ingress.metadata);
+    objects.ingresses.remove(&key);
+    let (after, _) = translator.translate(&objects, NOW);
+    assert_eq!(after, before);
 }
 
 /// A change of endpoints leaves all the rest the same memory: nothing is built again.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ingress_common::abi::{Config as Behaviour, NodeIndex, Uplink, Vlan};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -18,9 +17,10 @@ use super::announce::{Ears, PacketSocket, Place, Schedule, announce, ask};
 use super::conflict::{Claim, Watch};
 use super::findings::{Conflict, Findings, Unanswered};
 use super::heartbeat::{HeartbeatThread, Pulse, now as clock_ns};
+use super::legacy::Legacy;
 use super::load::Takeover;
 use super::maps::Heartbeat;
-use super::membership::{self, Announced, Declared, Liveness, Membership, View};
+use super::membership::{Announced, Declared, Liveness, Membership, View};
 use super::neighbour::{Surroundings, Way};
 use super::netlink::Netlink;
 use super::owner::Handover;
@@ -47,28 +47,6 @@ pub(crate) struct Orders {
     pub(crate) draining: bool,
     /// End, and leave everything to the next daemon of this node.
     pub(crate) hand_over: bool,
-}
-
-/// What the front of a daemon leaves to the next one of its node, besides the pinned maps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Legacy {
-    /// Nothing if it had none that could be taken over.
-    membership: Option<membership::Legacy>,
-    owners: BTreeMap<IpAddr, String>,
-}
-
-impl Legacy {
-    /// For the membership, as what the peers know this node, and who owns which VIP. Whoever had not yet joined leaves nothing.
-    pub(crate) fn split(legacy: Option<Self>) -> (Option<membership::Legacy>, Option<Announced>, Handover) {
-        let legacy = legacy.and_then(|legacy| Some((legacy.membership?, legacy.owners)));
-        match legacy {
-            Some((membership, owners)) if membership.members.announced != Announced::Joining => {
-                let announced = membership.members.announced;
-                (Some(membership), Some(announced), Handover::inherit(owners))
-            }
-            _ => (None, None, Handover::default()),
-        }
-    }
 }
 
 /// Everything the engine works with.

@@ -42,8 +42,16 @@ pub struct ClusterState {
     turn: Cell<usize>,
     /// Until when some endpoint is left alone; `None`: none is.
     ejected_until: Cell<Option<Instant>>,
-    /// Requests under way of all workers, of routes that limit them.
-    busy: Arc<AtomicU32>,
+    load: Arc<Load>,
+}
+
+/// Requests to a cluster of all workers, of routes that limit them.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Under way.
+    busy: AtomicU32,
+    /// Waiting for one of those to end.
+    pending: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -58,7 +66,17 @@ pub struct InFlight {
     endpoint: Rc<EndpointState>,
     /// When it was chosen, if its answers are timed.
     since: Option<Instant>,
-    limited: Option<Arc<AtomicU32>>,
+    limited: Option<Arc<Load>>,
+}
+
+/// A request's place among those that wait until fewer are under way; given up when this is dropped.
+#[derive(Debug)]
+pub struct Pending(Arc<Load>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no endpoint.
@@ -91,8 +109,8 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.set(self.endpoint.in_flight.get() - 1);
-        if let Some(busy) = &self.limited {
-            busy.fetch_sub(1, Ordering::Relaxed);
+        if let Some(load) = &self.limited {
+            load.busy.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -121,7 +139,7 @@ impl ClusterState {
         let endpoints = endpoint_states(&source, &[]);
         // Workers and nodes begin at different places.
         let turn = Cell::new(random.next() as usize >> 1);
-        let busy = Arc::clone(&backend.busy);
+        let load = Arc::clone(&backend.load);
         let inner = RefCell::new(Inner { source, endpoints });
         Self {
             key: backend.key,
@@ -130,7 +148,7 @@ impl ClusterState {
             inner,
             turn,
             ejected_until: Cell::new(None),
-            busy,
+            load,
         }
     }
 
@@ -166,15 +184,21 @@ impl ClusterState {
         };
         let chosen = chosen.ok_or(NoEndpoint::Tried)?;
         let limited = match choice.limit {
-            Some(limit) if self.busy.fetch_add(1, Ordering::Relaxed) >= limit.get() => {
-                self.busy.fetch_sub(1, Ordering::Relaxed);
+            Some(limit) if self.load.busy.fetch_add(1, Ordering::Relaxed) >= limit.get() => {
+                self.load.busy.fetch_sub(1, Ordering::Relaxed);
                 return Err(NoEndpoint::Full);
             }
-            limit => limit.map(|_| Arc::clone(&self.busy)),
+            limit => limit.map(|_| Arc::clone(&self.load)),
         };
         chosen.in_flight.set(chosen.in_flight.get() + 1);
         let since = (choice.by == By::Ewma).then(Instant::now);
         Ok(InFlight { endpoint: Rc::clone(chosen), since, limited })
+    }
+
+    /// A place for a request to wait in, after [`NoEndpoint::Full`]; `None`: as many as are allowed wait already.
+    pub fn wait(&self, choice: Choice) -> Option<Pending> {
+        let pending = Pending(Arc::clone(&self.load));
+        (self.load.pending.fetch_add(1, Ordering::Relaxed) < choice.pending).then_some(pending)
     }
 
     /// Whether there are endpoints besides those that were tried and the one that has just failed.
@@ -226,12 +250,31 @@ impl ClusterState {
             }
             // Rendezvous: who leaves takes only its own keys along.
             (_, By::Hash(key)) => (0..len).map(at).max_by_key(|endpoint| weight(key, endpoint.address)),
-            (_, By::LeastOfTwo | By::Ewma) => {
-                let (i, j) = self.random.two_below(len as u32);
-                let (a, b) = (at(i as usize), at(j as usize));
-                Some(if self.is_better(b, a, choice) { b } else { a })
+            (_, By::HashSubset(key, size)) => {
+                let mut subset: Vec<_> = (0..len).map(at).collect();
+                let size = (size.get() as usize).min(len);
+                if size < len {
+                    subset.select_nth_unstable_by_key(size - 1, |endpoint| {
+                        std::cmp::Reverse(weight(key, endpoint.address))
+                    });
+                }
+                let choice = Choice { by: By::LeastOfTwo, ..choice };
+                Some(if size == 1 { subset[0] } else { self.pick_of_two(size, |i| subset[i], choice) })
             }
+            (_, By::LeastOfTwo | By::Ewma) => Some(self.pick_of_two(len, at, choice)),
         }
+    }
+
+    /// The better one of two random ones, of at least two.
+    fn pick_of_two<'e>(
+        &self,
+        len: usize,
+        at: impl Fn(usize) -> &'e Rc<EndpointState>,
+        choice: Choice,
+    ) -> &'e Rc<EndpointState> {
+        let (i, j) = self.random.two_below(len as u32);
+        let (a, b) = (at(i as usize), at(j as usize));
+        if self.is_better(b, a, choice) { b } else { a }
     }
 
     /// Whether `b` shall get a request rather than `a`.

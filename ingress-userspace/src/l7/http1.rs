@@ -37,7 +37,7 @@ use std::rc::Rc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 pub use config::Http1Config;
 
@@ -45,6 +45,7 @@ use self::core::Core;
 use self::link::Link;
 use self::wheel::TICK;
 use super::head::ConnectionInfo;
+use super::timeouts;
 use super::worker::Worker;
 
 /// Rounds over the ready connections before the worker's other tasks get their turn.
@@ -96,9 +97,12 @@ impl Engine {
         let mut clock = interval(TICK);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Room for requests that wait may have come on another worker, which tells nobody.
+            let has_waiting = !self.core.borrow().waiting.is_empty();
             tokio::select! {
                 biased;
                 _ = clock.tick() => self.core.borrow_mut().tick(),
+                () = sleep(timeouts::ROOM), if has_waiting => self.core.borrow_mut().let_in(),
                 guard = self.ready.readable() => {
                     let Ok(mut guard) = guard else {
                         tracing::error!("the HTTP/1 engine stops: its runtime is going away");

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::model::{self, Cluster, ClusterId, Downstream, ObjectRef, Route, RouteTable, Snapshot, Target};
+use crate::model::{
+    self, Certificate, Cluster, ClusterId, Downstream, ObjectRef, Route, RouteTable, Snapshot, Target,
+};
 
+use super::balance::Load;
 use super::router::{RouteEntry, Router};
 use super::stats::{IngressSlot, MAX_INGRESSES};
 use super::tls::Certificates;
@@ -33,8 +36,8 @@ pub struct Backend {
     pub key: ClusterKey,
     /// Its endpoints.
     pub cluster: Arc<Cluster>,
-    /// Requests under way of all workers, of routes that limit them.
-    pub busy: Arc<AtomicU32>,
+    /// Requests of all workers, of routes that limit them.
+    pub load: Arc<Load>,
 }
 
 /// One generation, immutable.
@@ -53,7 +56,9 @@ pub struct Live {
     pub(super) source:
         (model::Shared<RouteTable>, model::Shared<BTreeMap<IpAddr, model::Shared<RouteTable>>>),
     /// What the TLS listeners show.
-    pub certificates: Certificates,
+    pub certificates: Arc<Certificates>,
+    /// What `certificates` was made of.
+    pub(super) certificates_source: model::Shared<Vec<Arc<Certificate>>>,
     /// What `backends` was made of.
     pub(super) clusters: model::Shared<BTreeMap<ClusterId, Arc<Cluster>>>,
     /// By [`ClusterKey`].
@@ -101,7 +106,9 @@ impl Compiler {
                 if table.is(source) {
                     return Arc::clone(old);
                 }
-                Arc::new(Router::compile(table, old, |route| entry(clusters, ingresses, transports, route)))
+                Arc::new(Router::compile(table, source, old, |route| {
+                    entry(clusters, ingresses, transports, route)
+                }))
             };
         let (routes, vip_routes) = &previous.source;
         let router = compile(&snapshot.routes, routes, &previous.router);
@@ -115,6 +122,11 @@ impl Compiler {
         });
         let by_vip = by_vip.collect();
         let backends = backends(clusters, snapshot, previous);
+        let certificates = if snapshot.certificates.is(&previous.certificates_source) {
+            Arc::clone(&previous.certificates)
+        } else {
+            Arc::new(Certificates::compile(&snapshot.certificates, &previous.certificates))
+        };
         Live {
             generation: previous.generation + 1,
             router,
@@ -123,7 +135,8 @@ impl Compiler {
             downstream: snapshot.downstream.clone(),
             source: (snapshot.routes.clone(), snapshot.vip_routes.clone()),
             clusters: snapshot.clusters.clone(),
-            certificates: Certificates::compile(&snapshot.certificates, &previous.certificates),
+            certificates,
+            certificates_source: snapshot.certificates.clone(),
             backends,
         }
     }
@@ -151,9 +164,9 @@ fn backends(
     let put = |backends: &mut Vec<Option<Backend>>, id: &ClusterId, cluster: &Arc<Cluster>| {
         // A cluster that no route leads to needs no number.
         if let Some(&key) = numbers.get(id) {
-            let known = previous.backend(key).map(|backend| Arc::clone(&backend.busy));
-            let busy = known.unwrap_or_default();
-            backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster), busy });
+            let known = previous.backend(key).map(|backend| Arc::clone(&backend.load));
+            let load = known.unwrap_or_default();
+            backends[key.index()] = Some(Backend { key, cluster: Arc::clone(cluster), load });
         }
     };
     let (old, new) = (&previous.clusters, &snapshot.clusters);

@@ -4,12 +4,13 @@
 mod paths;
 mod regexes;
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::model::{HostPattern, HostRoutes, Route, RouteTable};
+use crate::model::{HostPattern, HostRoutes, Route, RouteTable, Shared};
 
 use super::ClusterKey;
 use super::stats::IngressSlot;
@@ -51,21 +52,22 @@ pub struct Router {
     /// Keyed by what follows `*.`.
     wildcard: HostMap,
     any: Option<Arc<HostTable>>,
-    /// Some host wants certificates of its clients.
-    has_policies: bool,
-    /// The TLS connections of some host are passed through.
-    has_passthrough: bool,
-    /// Some host is but another name.
-    has_other_names: bool,
+    /// Hosts that want certificates of their clients.
+    policies: usize,
+    /// Hosts whose TLS connections are passed through.
+    passthroughs: usize,
+    /// Hosts that are but other names.
+    other_names: usize,
     default: Option<RouteEntry>,
 }
 
-type HostMap = HashMap<Box<str>, Arc<HostTable>, RandomState>;
+/// Cloned with every change: its keys are shared.
+type HostMap = HashMap<Arc<str>, Arc<HostTable>, RandomState>;
 
 /// One host's rules, with what they were compiled from.
 #[derive(Debug)]
 struct HostTable {
-    source: HostRoutes,
+    source: Shared<HostRoutes>,
     paths: PathTable,
     regexes: Regexes,
     default: Option<RouteEntry>,
@@ -76,38 +78,61 @@ struct HostTable {
 }
 
 impl Router {
-    /// Compiles a table. Hosts that are equal in `previous` are shared with it. `entry` turns a route into an entry
-    /// and must give equal entries for equal routes.
+    /// Compiles a table. Hosts that are the same memory in `source`, of which `previous` was made, are not looked at; those that
+    /// are equal are shared with it. `entry` turns a route into an entry and must give equal entries for equal routes.
     pub fn compile(
         table: &RouteTable,
+        source: &RouteTable,
         previous: &Self,
         mut entry: impl FnMut(&Arc<Route>) -> RouteEntry,
     ) -> Self {
-        let mut router = Self { default: table.default.as_ref().map(&mut entry), ..Self::default() };
-        for (pattern, routes) in &table.hosts {
-            let compiled = match previous.host_table(pattern) {
-                Some(old) if same_routes(&old.source, routes) => Arc::clone(old),
+        let mut router = Self {
+            exact: previous.exact.clone(),
+            wildcard: previous.wildcard.clone(),
+            any: previous.any.clone(),
+            default: table.default.as_ref().map(&mut entry),
+            ..*previous
+        };
+        for (pattern, was, is) in changes(&source.hosts, &table.hosts) {
+            let old = was.and_then(|_| router.take(pattern));
+            let Some(is) = is else { continue };
+            let compiled = match old {
+                Some(old) if same_routes(&old.source, is) => old,
                 _ => Arc::new(HostTable {
-                    source: routes.clone(),
-                    paths: PathTable::compile(&routes.paths, &mut entry),
-                    regexes: Regexes::compile(&routes.paths, &mut entry),
-                    default: routes.default.as_ref().map(&mut entry),
-                    passthrough: routes.passthrough.as_ref().map(&mut entry),
-                    policy: routes.client_auth.as_ref().map(|auth| Arc::new(Policy::new(auth))),
+                    source: is.clone(),
+                    paths: PathTable::compile(&is.paths, &mut entry),
+                    regexes: Regexes::compile(&is.paths, &mut entry),
+                    default: is.default.as_ref().map(&mut entry),
+                    passthrough: is.passthrough.as_ref().map(&mut entry),
+                    policy: is.client_auth.as_ref().map(|auth| Arc::new(Policy::new(auth))),
                 }),
             };
-            router.has_passthrough |= compiled.passthrough.is_some();
-            router.has_policies |= compiled.policy.is_some();
-            router.has_other_names |= compiled.source.www_redirect.is_some();
-            match pattern {
-                HostPattern::Exact(host) => drop(router.exact.insert(host.as_str().into(), compiled)),
-                HostPattern::Wildcard(parent) => {
-                    drop(router.wildcard.insert(parent.as_str().into(), compiled));
-                }
-                HostPattern::Any => router.any = Some(compiled),
-            }
+            router.put(pattern, compiled);
         }
         router
+    }
+
+    fn put(&mut self, pattern: &HostPattern, host: Arc<HostTable>) {
+        self.passthroughs += usize::from(host.passthrough.is_some());
+        self.policies += usize::from(host.policy.is_some());
+        self.other_names += usize::from(host.source.www_redirect.is_some());
+        match pattern {
+            HostPattern::Exact(name) => drop(self.exact.insert(name.as_str().into(), host)),
+            HostPattern::Wildcard(parent) => drop(self.wildcard.insert(parent.as_str().into(), host)),
+            HostPattern::Any => self.any = Some(host),
+        }
+    }
+
+    fn take(&mut self, pattern: &HostPattern) -> Option<Arc<HostTable>> {
+        let host = match pattern {
+            HostPattern::Exact(name) => self.exact.remove(name.as_str()),
+            HostPattern::Wildcard(parent) => self.wildcard.remove(parent.as_str()),
+            HostPattern::Any => self.any.take(),
+        }?;
+        self.passthroughs -= usize::from(host.passthrough.is_some());
+        self.policies -= usize::from(host.policy.is_some());
+        self.other_names -= usize::from(host.source.www_redirect.is_some());
+        Some(host)
     }
 
     /// Finds the rule for a host (lower case, without port) and a normalised path (or `*`).
@@ -125,7 +150,7 @@ impl Router {
 
     /// The host whose other name this is. `None`: it is no other name.
     pub fn www_redirect(&self, host: &str) -> Option<&str> {
-        if !self.has_other_names {
+        if self.other_names == 0 {
             return None;
         }
         self.table_of(host)?.source.www_redirect.as_deref()
@@ -138,7 +163,7 @@ impl Router {
 
     /// What a host wants of its clients' certificates. `None`: nothing.
     pub fn client_policy(&self, host: &str) -> Option<&Arc<Policy>> {
-        if !self.has_policies {
+        if self.policies == 0 {
             return None;
         }
         self.table_of(host)?.policy.as_ref()
@@ -146,7 +171,7 @@ impl Router {
 
     /// Where the TLS connections of a host go as they are. `None`: they end here.
     pub fn passthrough(&self, host: &str) -> Option<&RouteEntry> {
-        if !self.has_passthrough {
+        if self.passthroughs == 0 {
             return None;
         }
         self.table_of(host)?.passthrough.as_ref()
@@ -165,12 +190,35 @@ impl Router {
         }
         self.any.as_deref()
     }
+}
 
-    fn host_table(&self, pattern: &HostPattern) -> Option<&Arc<HostTable>> {
-        match pattern {
-            HostPattern::Exact(host) => self.exact.get(host.as_str()),
-            HostPattern::Wildcard(parent) => self.wildcard.get(parent.as_str()),
-            HostPattern::Any => self.any.as_ref(),
+/// A host, what it was, and what it is.
+type Change<'t> = (&'t HostPattern, Option<&'t Shared<HostRoutes>>, Option<&'t Shared<HostRoutes>>);
+
+/// The hosts that are not the same memory in both.
+fn changes<'t>(
+    before: &'t BTreeMap<HostPattern, Shared<HostRoutes>>,
+    after: &'t BTreeMap<HostPattern, Shared<HostRoutes>>,
+) -> Vec<Change<'t>> {
+    let mut changes = Vec::new();
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            // The same memory under another name is possible, though nobody makes it.
+            (Some((a, was)), Some((b, is))) if was.is(is) && a == b => {
+                before.next();
+                after.next();
+                continue;
+            }
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        let was = if order == Ordering::Greater { None } else { before.next() };
+        let is = if order == Ordering::Less { None } else { after.next() };
+        if let Some((pattern, _)) = was.or(is) {
+            changes.push((pattern, was.map(|(_, host)| host), is.map(|(_, host)| host)));
         }
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod http2;
 mod http2_frames;
 mod lifecycle;
+mod limits;
 mod proxies;
 mod tls;
 mod upstreams;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// For an endpoint to accept a connection (`proxy-connect-timeout`).
 pub const CONNECT: Duration = Duration::from_secs(5);
+/// Between two looks whether a request that waits for others to end (`max-pending-requests`) may go.
+pub const ROOM: Duration = Duration::from_millis(5);
 /// For an endpoint between two reads of its answer (`proxy-read-timeout`).
 pub const READ: Duration = Duration::from_mins(1);
 /// For an endpoint between two writes of a request (`proxy-send-timeout`).

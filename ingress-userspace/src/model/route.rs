@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{ClientAuth, ClusterId, Forwarding, ObjectRef, Rewrite, Upstream};
+use super::{ClientAuth, ClusterId, Forwarding, ObjectRef, Rewrite, Shared, Upstream};
 
 /// `spec.rules[].host`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +23,7 @@ pub enum HostPattern {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RouteTable {
     /// Rules by host.
-    pub hosts: BTreeMap<HostPattern, HostRoutes>,
+    pub hosts: BTreeMap<HostPattern, Shared<HostRoutes>>,
     /// Serves what nothing else does: `--default-backend`, or an Ingress with nothing but a `defaultBackend`.
     pub default: Option<Arc<Route>>,
 }

@@ -14,8 +14,10 @@ pub struct Upstream {
     pub tls: Option<Arc<BackendTls>>,
     /// Which endpoint gets a request.
     pub balance: Balance,
-    /// `xdp-ingress.io/max-requests`: so many at once from one node; more get 503.
+    /// `xdp-ingress.io/max-requests`: so many at once from one node; more wait, or get 503.
     pub max_requests: Option<NonZeroU32>,
+    /// `xdp-ingress.io/max-pending-requests`: so many wait for one of those to end, as long as for a connection; more get 503.
+    pub max_pending: u32,
     /// `xdp-ingress.io/slow-start`: how long a new endpoint gets fewer requests than the others.
     pub slow_start: Option<Duration>,
 }
@@ -32,6 +34,8 @@ pub enum Balance {
     Ewma,
     /// `upstream-hash-by`: the same one for the same key.
     Hash(Arc<[HashPart]>),
+    /// With `upstream-hash-by-subset`: one of the same few for the same key.
+    HashSubset(Arc<[HashPart]>, NonZeroU32),
 }
 
 /// A piece of the key of `upstream-hash-by`.

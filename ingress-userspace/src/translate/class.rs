@@ -17,7 +17,7 @@ use crate::source::{Objects, Stored as _};
 /// `kubectl` and the API server know a default class by this annotation.
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
 /// How a class was named before `spec.ingressClassName`.
-const LEGACY: &str = "kubernetes.io/ingress.class";
+pub(super) const LEGACY: &str = "kubernetes.io/ingress.class";
 
 /// An Ingress that we serve.
 #[derive(Debug)]
@@ -98,34 +98,38 @@ impl Classes {
 
     /// Our Ingresses, the oldest first.
     pub(super) fn owned(&self, objects: &Objects, problems: &mut Problems) -> Vec<Owned> {
-        let mut owned = Vec::new();
-        for ingress in by_age(&objects.ingresses) {
-            let reference = ingress.reference();
-            match self.belongs(ingress) {
-                Belongs::Ours(class) => {
-                    let said = class.as_ref().and_then(|class| self.options.get(class));
-                    let (ingress, options) = match said {
-                        Some(said) => (with(ingress, &said.annotations), said.route),
-                        None => (Arc::clone(ingress), RouteOptions::default()),
-                    };
-                    owned.push(Owned { ingress, reference, class, options });
-                }
-                Belongs::OursByName => {
-                    problems.add(
-                        &reference,
-                        class_field(ingress),
-                        Reason::NotFound,
-                        format!(
-                            "IngressClass {} does not exist; served because --ingress-class names it",
-                            self.own
-                        ),
-                        format!("create IngressClass {} with spec.controller {CONTROLLER}", self.own),
-                    );
-                    let (ingress, options) = (Arc::clone(ingress), RouteOptions::default());
-                    owned.push(Owned { ingress, reference, class: None, options });
-                }
-                Belongs::Others => {}
-                Belongs::Nobody(class) => problems.add(
+        by_age(&objects.ingresses).into_iter().filter_map(|ingress| self.own(ingress, problems)).collect()
+    }
+
+    /// An Ingress, if it is ours.
+    pub(super) fn own(&self, ingress: &Arc<Ingress>, problems: &mut Problems) -> Option<Owned> {
+        let reference = ingress.reference();
+        match self.belongs(ingress) {
+            Belongs::Ours(class) => {
+                let said = class.as_ref().and_then(|class| self.options.get(class));
+                let (ingress, options) = match said {
+                    Some(said) => (with(ingress, &said.annotations), said.route),
+                    None => (Arc::clone(ingress), RouteOptions::default()),
+                };
+                Some(Owned { ingress, reference, class, options })
+            }
+            Belongs::OursByName => {
+                problems.add(
+                    &reference,
+                    class_field(ingress),
+                    Reason::NotFound,
+                    format!(
+                        "IngressClass {} does not exist; served because --ingress-class names it",
+                        self.own
+                    ),
+                    format!("create IngressClass {} with spec.controller {CONTROLLER}", self.own),
+                );
+                let (ingress, options) = (Arc::clone(ingress), RouteOptions::default());
+                Some(Owned { ingress, reference, class: None, options })
+            }
+            Belongs::Others => None,
+            Belongs::Nobody(class) => {
+                problems.add(
                     &reference,
                     class_field(ingress),
                     Reason::NotFound,
@@ -134,10 +138,10 @@ impl Classes {
                         Some(ours) => format!("create it, or name one that exists: {}", name_of(ours)),
                         None => format!("create it, with spec.controller {CONTROLLER} if we shall serve it"),
                     },
-                ),
+                );
+                None
             }
         }
-        owned
     }
 
     fn belongs(&self, ingress: &Ingress) -> Belongs {

@@ -1,6 +1,9 @@
-//! Translation that does no work twice. Endpoints change all the time and everything else rarely: a change of
-//! EndpointSlices rebuilds the clusters of the Services that they name, and shares all the rest with the snapshot before.
+//! Translation that does no work twice. A change of EndpointSlices rebuilds the clusters of the Services that they name, one
+//! of Ingresses or Services the hosts of those that hang together (`patch`); all the rest is shared with the snapshot before.
 //! The result is the same as that of a translation from nothing: a property test compares them.
+
+mod index;
+mod patch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +13,12 @@ use super::endpoints::Slices;
 use super::problems::Problems;
 use super::secret::Parsed;
 use super::service::{Backends, Wanted};
+use super::tls::Certified;
 use super::{Settings, class, ingress, node, tls, vip, vip_routes};
-use crate::model::{Cluster, ClusterId, Problem, Shared, Snapshot};
+use crate::model::{Cluster, ClusterId, Problem, Shared, Snapshot, Target};
 use crate::source::{Key, Objects};
+use index::Index;
+use patch::Patched;
 
 /// Translates one state of the objects after the other.
 #[derive(Debug)]
@@ -36,8 +42,16 @@ struct Frame {
     good_until: i64,
     /// Without clusters.
     snapshot: Snapshot,
-    problems: Vec<Problem>,
+    /// Those of Ingresses, but for what is wrong with their certificates.
+    ingress_problems: Vec<Problem>,
+    other_problems: Vec<Problem>,
     wanted: BTreeMap<ClusterId, Wanted>,
+    classes: class::Classes,
+    vips: vip::Vips,
+    certified: Certified,
+    /// Of our own node.
+    zone: Option<String>,
+    index: Index,
 }
 
 impl Translator {
@@ -60,6 +74,17 @@ impl Translator {
         let touched = self.slices.update(&objects.endpoint_slices);
         let before = self.frame.take();
         self.was_incremental = false;
+        let mut before = before;
+        let patched = match &mut before {
+            Some(frame)
+                if now <= frame.good_until
+                    && !frame.objects.differ_only_in_slices(objects)
+                    && frame.objects.differ_only_in_routes(objects) =>
+            {
+                frame.patch(objects, &self.settings)
+            }
+            _ => None,
+        };
         let frame = match before {
             Some(frame) if now <= frame.good_until && frame.objects.differ_only_in_slices(objects) => {
                 self.was_incremental = true;
@@ -67,6 +92,19 @@ impl Translator {
                     for (id, wanted) in frame.wanted.range(ports_of(service)) {
                         self.build(id, wanted);
                     }
+                }
+                frame
+            }
+            Some(frame) if patched.is_some() => {
+                let Patched { changed, gone } = patched.unwrap_or_default();
+                for id in &gone {
+                    self.clusters.remove(id);
+                    self.cluster_problems.remove(id);
+                }
+                let of_slices = touched.iter().flat_map(|service| frame.wanted.range(ports_of(service)));
+                let changed = changed.iter().filter_map(|id| frame.wanted.get_key_value(id));
+                for (id, wanted) in of_slices.chain(changed) {
+                    self.build(id, wanted);
                 }
                 frame
             }
@@ -88,7 +126,9 @@ impl Translator {
         };
         let snapshot = Snapshot { clusters: self.clusters.clone(), ..frame.snapshot.clone() };
         let mut problems = Problems::default();
-        for problem in frame.problems.iter().chain(self.cluster_problems.values().flatten()) {
+        let Frame { ingress_problems, other_problems, .. } = &frame;
+        let of_clusters = self.cluster_problems.values().flatten();
+        for problem in ingress_problems.iter().chain(other_problems).chain(of_clusters) {
             problems.push(problem.clone());
         }
         self.frame = Some(Frame { objects: objects.clone(), ..frame });
@@ -123,19 +163,25 @@ impl Translator {
             problems.push(problem.clone());
         }
         let classes = class::Classes::new(objects, settings, &mut problems);
-        let owned = classes.owned(objects, &mut problems);
+        let mut of_ingresses = Problems::default();
+        let owned = classes.owned(objects, &mut of_ingresses);
         let vips = vip::Vips::new(objects, settings, &classes, &owned, &mut problems);
-        let served = annotation::served(owned, objects, &mut problems);
+        let served = annotation::served(owned, objects, &mut of_ingresses);
         let (certificates, good_until) =
             tls::certificates(objects, settings, &served, &mut self.parsed, &mut problems);
         self.parsed.sweep();
-        let mut backends = Backends::new(objects, node::zone(objects, settings.node.as_deref()));
-        let (routes, vip_routes) = vip_routes::tables(&served, &vips, &mut problems, |some, problems| {
-            ingress::routes(some, settings, &certificates, &mut backends, problems)
+        let certified = Certified::new(&certificates);
+        let zone = node::zone(objects, settings.node.as_deref());
+        let mut backends = Backends::new(objects, zone.clone());
+        let (routes, vip_routes) = vip_routes::tables(&served, &vips, &mut of_ingresses, |some, problems| {
+            ingress::routes(some, settings, &certified, &mut backends, problems)
         });
         let addresses = |Served { owned, .. }: &Served| (owned.reference.clone(), vips.of(owned));
         let ingresses = served.iter().map(addresses).collect();
-        let (vips, own_statuses) = vips.into_parts();
+        let (wanted, asked) = backends.into_parts();
+        let mut index = Index::new(served.iter().map(|Served { owned, .. }| &owned.ingress));
+        index.asked(served.iter().map(|Served { owned, .. }| owned.reference.clone()), asked);
+        let (all_vips, own_statuses) = vips.parts();
         let mut snapshot = Snapshot {
             downstream: classes.downstream(&settings.ingress_class),
             nodes: node::nodes(objects, &mut problems),
@@ -145,7 +191,7 @@ impl Translator {
             certificates: certificates.into(),
             ingresses,
             own_statuses: own_statuses.into(),
-            vips,
+            vips: all_vips,
         };
         if let Some(Frame { snapshot: before, .. }) = before {
             snapshot.routes = snapshot.routes.or_same_as(&before.routes);
@@ -158,8 +204,24 @@ impl Translator {
             objects: objects.clone(),
             good_until,
             snapshot,
-            problems: problems.into_sorted(),
-            wanted: backends.into_wanted(),
+            ingress_problems: of_ingresses.into_sorted(),
+            other_problems: problems.into_sorted(),
+            wanted,
+            classes,
+            vips,
+            certified,
+            zone,
+            index,
+        }
+    }
+}
+
+impl Frame {
+    /// Where requests go that no rule matches.
+    fn default_cluster(&self) -> Option<&ClusterId> {
+        match &self.snapshot.routes.default.as_ref()?.target {
+            Target::Cluster(id) => Some(id),
+            Target::Missing => None,
         }
     }
 }

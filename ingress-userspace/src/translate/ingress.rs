@@ -13,21 +13,22 @@ use super::annotation::{self, Annotations, Served};
 use super::class::Owned;
 use super::problems::Problems;
 use super::service::Backends;
-use super::{Settings, host, path, tls};
+use super::tls::Certified;
+use super::{Settings, host, path};
 use crate::model::{
-    Certificate, ClientAuth, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule, Reason,
-    Route, RouteTable, Target,
+    ClientAuth, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule, Reason, Route,
+    RouteTable, Shared, Target,
 };
 
 /// The routing table of these Ingresses of ours (the oldest first).
 pub(super) fn routes(
     served: &[&Served],
     settings: &Settings,
-    certificates: &[Arc<Certificate>],
+    certified: &Certified,
     backends: &mut Backends<'_>,
     problems: &mut Problems,
 ) -> RouteTable {
-    let has_certificate = tls::serves(certificates);
+    let has_certificate = |host: &HostPattern| certified.serves(host);
     let mut table =
         Table { hosts: BTreeMap::new(), other_names: BTreeMap::new(), default: None, backends, problems };
     for Served { owned, annotations } in served {
@@ -49,7 +50,7 @@ pub(super) fn routes(
         // A host that has rules of its own stays what it is, as with ingress-nginx.
         finished
             .entry(from)
-            .or_insert_with(|| HostRoutes { www_redirect: Some(to), ..HostRoutes::default() });
+            .or_insert_with(|| HostRoutes { www_redirect: Some(to), ..HostRoutes::default() }.into());
     }
     RouteTable { hosts: finished, default }
 }
@@ -88,10 +89,10 @@ impl Rank {
     }
 }
 
-fn finish(pattern: HostPattern, host: Host, problems: &mut Problems) -> (HostPattern, HostRoutes) {
+fn finish(pattern: HostPattern, host: Host, problems: &mut Problems) -> (HostPattern, Shared<HostRoutes>) {
     let Host { paths, default, client_auth, app_root, passthrough } = host;
     let paths = regex::rules(&pattern, paths.into_values().collect(), problems);
-    (pattern, HostRoutes { paths, default, client_auth, app_root, passthrough, www_redirect: None })
+    (pattern, HostRoutes { paths, default, client_auth, app_root, passthrough, www_redirect: None }.into())
 }
 
 impl Table<'_, '_> {

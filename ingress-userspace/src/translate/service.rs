@@ -1,6 +1,6 @@
 //! Services: a backend's name and port to a cluster. Each is asked for once, however many routes lead to it, and built by `incremental`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -18,6 +18,7 @@ pub(super) struct Backends<'a> {
     /// That of our own node.
     zone: Option<String>,
     wanted: BTreeMap<ClusterId, Wanted>,
+    asked: HashMap<ObjectRef, Vec<ClusterId>>,
 }
 
 /// What a cluster is made of, besides its endpoints.
@@ -58,7 +59,7 @@ enum PortRef<'a> {
 
 impl<'a> Backends<'a> {
     pub(super) fn new(objects: &'a Objects, zone: Option<String>) -> Self {
-        Self { objects, zone, wanted: BTreeMap::new() }
+        Self { objects, zone, wanted: BTreeMap::new(), asked: HashMap::new() }
     }
 
     /// Where a backend of an Ingress leads; `field` is its path.
@@ -71,7 +72,14 @@ impl<'a> Backends<'a> {
         problems: &mut Problems,
     ) -> Target {
         match self.resolve_backend(&ingress.namespace, backend, by_service) {
-            Ok(id) => Target::Cluster(id),
+            Ok(id) => {
+                match self.asked.get_mut(ingress) {
+                    Some(asked) if asked.contains(&id) => {}
+                    Some(asked) => asked.push(id.clone()),
+                    None => drop(self.asked.insert(ingress.clone(), vec![id.clone()])),
+                }
+                Target::Cluster(id)
+            }
             Err((below, reason, message, hint)) => {
                 problems.add(
                     ingress,
@@ -103,9 +111,9 @@ impl<'a> Backends<'a> {
         }
     }
 
-    /// All clusters that were asked for.
-    pub(super) fn into_wanted(self) -> BTreeMap<ClusterId, Wanted> {
-        self.wanted
+    /// All clusters that were asked for, and which Ingress asked for which.
+    pub(super) fn into_parts(self) -> (BTreeMap<ClusterId, Wanted>, HashMap<ObjectRef, Vec<ClusterId>>) {
+        (self.wanted, self.asked)
     }
 
     fn resolve_backend(

@@ -1,6 +1,6 @@
 //! `spec.tls`: which certificate serves which names. A broken Secret disables only itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::annotation::Served;
@@ -82,11 +82,18 @@ pub(super) fn certificates(
     (certificates.collect(), secrets.good_until)
 }
 
-/// Whether one of the certificates serves this host.
-pub(super) fn serves(certificates: &[Arc<Certificate>]) -> impl Fn(&HostPattern) -> bool {
-    let names: std::collections::BTreeSet<HostPattern> =
-        certificates.iter().flat_map(|certificate| certificate.hosts.iter().cloned()).collect();
-    move |host| {
+/// The names that have a certificate.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Certified(HashSet<HostPattern>);
+
+impl Certified {
+    pub(super) fn new(certificates: &[Arc<Certificate>]) -> Self {
+        Self(certificates.iter().flat_map(|certificate| certificate.hosts.iter().cloned()).collect())
+    }
+
+    /// Whether one of the certificates serves this host.
+    pub(super) fn serves(&self, host: &HostPattern) -> bool {
+        let Self(names) = self;
         names.contains(host)
             || match host {
                 HostPattern::Exact(name) => name

@@ -178,8 +178,8 @@ impl Vips {
     }
 
     /// All VIPs, by address, and what our own resources shall say of them.
-    pub(super) fn into_parts(self) -> (Vec<Vip>, Vec<OwnStatus>) {
-        (self.by_address.into_values().collect(), self.own_statuses)
+    pub(super) fn parts(&self) -> (Vec<Vip>, Vec<OwnStatus>) {
+        (self.by_address.values().cloned().collect(), self.own_statuses.clone())
     }
 
     /// With the ports that the class asks for.

@@ -12,8 +12,10 @@ use crate::model::{Balance, HashPart, Upstream};
 pub struct Choice {
     /// By what.
     pub by: By,
-    /// Requests at once that all workers together may have under way; more are refused.
+    /// Requests at once that all workers together may have under way; more wait or are refused.
     pub limit: Option<NonZeroU32>,
+    /// Requests that may wait for that.
+    pub pending: u32,
     /// How long new endpoints get fewer requests.
     pub slow_start: Option<Duration>,
 }
@@ -30,6 +32,8 @@ pub enum By {
     Ewma,
     /// The one to which this hash leads.
     Hash(u64),
+    /// Of so many to which this hash leads, the one of two random ones with fewer requests in flight.
+    HashSubset(u64, NonZeroU32),
 }
 
 impl Choice {
@@ -41,8 +45,10 @@ impl Choice {
             Balance::RoundRobin => By::RoundRobin,
             Balance::Ewma => By::Ewma,
             Balance::Hash(parts) => By::Hash(key(parts, head)),
+            Balance::HashSubset(parts, size) => By::HashSubset(key(parts, head), *size),
         };
-        Self { by, limit: upstream.max_requests, slow_start: upstream.slow_start }
+        let Upstream { max_requests: limit, max_pending: pending, slow_start, .. } = *upstream;
+        Self { by, limit, pending, slow_start }
     }
 }
 

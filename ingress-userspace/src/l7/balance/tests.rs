@@ -10,7 +10,7 @@ fn address(last: u16) -> SocketAddr {
 fn backend(service: &str, ports: &[u16]) -> Backend {
     let endpoints = ports.iter().map(|&port| Endpoint { address: address(port), node: None }).collect();
     let id = ClusterId { namespace: "n".into(), service: service.into(), port: 80, by_service: false };
-    Backend { key: ClusterKey(3), busy: Arc::default(), cluster: Arc::new(Cluster { id, endpoints }) }
+    Backend { key: ClusterKey(3), load: Arc::default(), cluster: Arc::new(Cluster { id, endpoints }) }
 }
 
 fn pick(balancer: &Balancer, backend: &Backend, tried: &[SocketAddr]) -> Result<InFlight, NoEndpoint> {
@@ -102,6 +102,70 @@ fn a_hash_leads_to_one_endpoint_and_few_keys_move() {
     // One leaves: only its keys move.
     let after = home(&ports[..9]);
     assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == 10));
+}
+
+/// A pod is dead and not known as such yet: no retry goes there again, all requests of a key go to the same other one, and
+/// once it is known, none is sent there first.
+#[test]
+fn a_dead_endpoint_costs_its_keys_one_retry_each_until_it_is_left_alone() {
+    let ports: Vec<u16> = (1..=5).collect();
+    let balancer = Balancer::default();
+    let state = balancer.cluster(&backend("a", &ports));
+    let dead = address(3);
+    let mut homes = std::collections::BTreeMap::new();
+    let mut retries = 0;
+    for round in 0..20_u64 {
+        for key in 0..100_u64 {
+            let mut tried = Vec::new();
+            let home = loop {
+                let picked = state.pick(&tried, by(By::Hash(mix(key)))).unwrap();
+                assert!(!tried.contains(&picked.address()), "a retry goes to the same endpoint");
+                if picked.address() != dead {
+                    picked.succeeded();
+                    break picked.address();
+                }
+                state.failed(&picked);
+                tried.push(dead);
+                retries += 1;
+            };
+            let before = *homes.entry(key).or_insert(home);
+            assert_eq!(before, home, "key {key} moved in round {round}");
+        }
+    }
+    assert!((1..=10).contains(&retries), "{retries} requests met the dead endpoint");
+}
+
+#[test]
+fn a_subset_is_the_same_for_a_key_and_shares_its_requests() {
+    let ports: Vec<u16> = (1..=10).collect();
+    let balancer = Balancer::default();
+    let state = balancer.cluster(&backend("a", &ports));
+    let size = std::num::NonZeroU32::new(3).unwrap();
+    let mut first_of = std::collections::BTreeSet::new();
+    for key in 0..20_u64 {
+        let subset = By::HashSubset(mix(key), size);
+        let held: Vec<InFlight> = (0..300).map(|_| state.pick(&[], by(subset)).unwrap()).collect();
+        let mut counts = std::collections::BTreeMap::new();
+        for picked in &held {
+            *counts.entry(picked.address()).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 3, "{counts:?}");
+        assert!(counts.values().all(|count| (80..=120).contains(count)), "{counts:?}");
+        // Without one of them another one joins, and two stay.
+        let gone = *counts.keys().next().unwrap();
+        first_of.insert(gone);
+        drop(held);
+        let others: std::collections::BTreeSet<SocketAddr> =
+            (0..100).map(|_| state.pick(&[gone], by(subset)).unwrap().address()).collect();
+        assert_eq!(others.len(), 3);
+        assert_eq!(others.iter().filter(|other| counts.contains_key(other)).count(), 2);
+    }
+    assert!(first_of.len() > 3, "different keys have different subsets: {first_of:?}");
+    // More than there are: all.
+    let all = By::HashSubset(1, std::num::NonZeroU32::new(50).unwrap());
+    let found: std::collections::BTreeSet<SocketAddr> =
+        (0..500).map(|_| state.pick(&[], by(all)).unwrap().address()).collect();
+    assert_eq!(found.len(), 10);
 }
 
 #[test]

@@ -10,18 +10,23 @@ use crate::l7::head::ConnectionInfo;
 use crate::l7::live::Compiler;
 use crate::model::{
     Cluster, ClusterId, Endpoint, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule,
-    Redirect, Route, RouteTable, Snapshot, SourceRange, SslRedirect, Target,
+    Redirect, Route, RouteTable, Shared, Snapshot, SourceRange, SslRedirect, Target,
 };
 
 fn id(service: &str, port: u16) -> ClusterId {
     ClusterId { namespace: "default".into(), service: service.into(), port, by_service: false }
 }
 
-fn rule(host: HostPattern, path: &str, target: Target, filters: Filters) -> (HostPattern, HostRoutes) {
+fn rule(
+    host: HostPattern,
+    path: &str,
+    target: Target,
+    filters: Filters,
+) -> (HostPattern, Shared<HostRoutes>) {
     let ingress = ObjectRef::new(Kind::Ingress, "default", "example");
     let route = Arc::new(Route { ingress, target, filters });
     let path = PathMatch::Prefix(path.to_owned());
-    (host, HostRoutes { paths: vec![PathRule { path, route }], ..HostRoutes::default() })
+    (host, HostRoutes { paths: vec![PathRule { path, route }], ..HostRoutes::default() }.into())
 }
 
 fn exact(host: &str) -> HostPattern {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::access_log::{Finished, Notes, UpstreamPart};
-use super::super::balance::{Choice, ClusterState, InFlight};
+use super::super::balance::{Choice, ClusterState, InFlight, Pending};
 use super::super::head::ConnectionInfo;
 use super::super::stats::{IngressSlot, Stats};
 use super::super::upstream::transport::Transport;
@@ -96,6 +96,8 @@ pub(super) struct Exchange {
     /// How endpoints are spoken to.
     pub(super) transport: Option<Arc<Transport>>,
     pub(super) in_flight: Option<InFlight>,
+    /// It waits until fewer requests are under way.
+    pub(super) pending: Option<Pending>,
     /// Endpoints that failed it.
     pub(super) tried: Vec<SocketAddr>,
     pub(super) upstream: Option<Id>,
@@ -199,6 +201,7 @@ impl Exchange {
             hsts: None,
             transport: None,
             in_flight: None,
+            pending: None,
             tried: Vec::new(),
             upstream: None,
             connected: false,

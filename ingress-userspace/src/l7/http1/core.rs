@@ -93,6 +93,8 @@ pub(super) struct Core {
     stalled: Vec<Id>,
     /// Clients with more to do than one turn allows.
     queue: VecDeque<Id>,
+    /// Clients whose requests wait until fewer are under way.
+    pub(super) waiting: VecDeque<Id>,
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
     spare: Vec<Box<Exchange>>,
 }
@@ -130,6 +132,7 @@ impl Core {
             crowded: Vec::new(),
             stalled: Vec::new(),
             queue: VecDeque::new(),
+            waiting: VecDeque::new(),
             spare: Vec::new(),
         })
     }
@@ -165,6 +168,9 @@ impl Core {
                 LISTENER => self.accept(id, ACCEPTS),
                 _ => self.client_event(id, flags),
             }
+        }
+        if !self.waiting.is_empty() {
+            self.let_in();
         }
         let more = events.len() == EVENTS || !self.queue.is_empty() || !self.crowded.is_empty();
         self.events = events;

@@ -14,6 +14,9 @@ use super::core::{Core, Next};
 use super::finish::Reply;
 use super::slots::Id;
 
+/// Waiting requests that try again in one turn.
+const LET_IN: usize = 64;
+
 impl Core {
     /// Sends the request to an endpoint that was not tried yet.
     pub(super) fn connect(&mut self, id: Id, exchange: &mut Exchange) -> Next {
@@ -23,9 +26,10 @@ impl Core {
             let in_flight = match picked {
                 Ok(in_flight) => in_flight,
                 Err(NoEndpoint::Empty) => return self.fail(id, exchange, &Answer::NO_ENDPOINTS),
-                Err(NoEndpoint::Full) => return self.fail(id, exchange, &Answer::BACKEND_FULL),
+                Err(NoEndpoint::Full) => return self.wait_for_room(id, exchange),
                 Err(NoEndpoint::Tried) => return self.fail(id, exchange, &Answer::CONNECT_FAILED),
             };
+            exchange.pending = None;
             let address = in_flight.address();
             exchange.in_flight = Some(in_flight);
             let pooled = if exchange.retried { None } else { self.take_pooled(id, exchange) };
@@ -72,6 +76,33 @@ impl Core {
         }
         self.wait_anew(id, exchange);
         Next::Again
+    }
+
+    /// As many requests as are allowed are under way: this one waits, if it may, until [`Core::let_in`] tries again.
+    fn wait_for_room(&mut self, id: Id, exchange: &mut Exchange) -> Next {
+        if exchange.pending.is_some() {
+            return Next::Wait;
+        }
+        exchange.pending = exchange.cluster.as_ref().and_then(|cluster| cluster.wait(exchange.choice));
+        if exchange.pending.is_none() {
+            return self.fail(id, exchange, &Answer::BACKEND_FULL);
+        }
+        self.wait_anew(id, exchange);
+        self.waiting.push_back(id);
+        Next::Wait
+    }
+
+    /// Requests that wait for room try again, some of them. They take turns: those of one backend that stays full do not
+    /// keep others waiting.
+    pub(super) fn let_in(&mut self) {
+        for _ in 0..self.waiting.len().min(LET_IN) {
+            let Some(id) = self.waiting.pop_front() else { return };
+            self.drive(id);
+            let exchange = self.clients.get(id).and_then(|client| client.exchange.as_ref());
+            if exchange.is_some_and(|exchange| exchange.pending.is_some()) {
+                self.waiting.push_back(id);
+            }
+        }
     }
 
     /// A new connection to an endpoint stands.
@@ -157,6 +188,9 @@ impl Core {
 
     /// Nothing has come for too long.
     pub(super) fn exchange_timed_out(&mut self, id: Id, exchange: &mut Exchange) -> Next {
+        if exchange.pending.take().is_some() {
+            return self.fail(id, exchange, &Answer::BACKEND_FULL);
+        }
         if !exchange.connected {
             exchange.note_failure();
             self.worker.stats.connect_failed.add(1);

@@ -31,6 +31,9 @@ impl Core {
         if gone || client.link.is_dead() || client.link.flush().is_err() {
             return Next::Close;
         }
+        if exchange.pending.is_some() {
+            return self.connect(id, exchange);
+        }
         let Some(upstream) = exchange.upstream.and_then(|id| self.upstreams.get_mut(id)) else {
             return Next::Close;
         };

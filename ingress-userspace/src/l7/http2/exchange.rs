@@ -262,10 +262,20 @@ async fn reach(
     let retry = &plan.forwarding.retry;
     let transport = plan.transport.as_ref();
     let limit = plan.forwarding.connect_timeout.unwrap_or(timeouts::CONNECT);
+    let since = Instant::now();
+    // A place among those that wait until fewer requests are under way.
+    let mut pending = None;
     loop {
         let picked = match plan.cluster.pick(tried, plan.choice) {
             Ok(picked) => picked,
-            Err(NoEndpoint::Full) => return Err(Answer::BACKEND_FULL),
+            Err(NoEndpoint::Full) => {
+                pending = pending.or_else(|| plan.cluster.wait(plan.choice));
+                if pending.is_none() || since.elapsed() >= limit {
+                    return Err(Answer::BACKEND_FULL);
+                }
+                tokio::time::sleep(timeouts::ROOM).await;
+                continue;
+            }
             Err(NoEndpoint::Empty | NoEndpoint::Tried) => return Err(failure),
         };
         let address = picked.address();

@@ -33,7 +33,7 @@ fn entry(route: &Arc<Route>) -> RouteEntry {
 }
 
 fn compile(table: &RouteTable) -> Router {
-    Router::compile(table, &Router::default(), entry)
+    Router::compile(table, &RouteTable::default(), &Router::default(), entry)
 }
 
 fn name_of(found: Found<'_>) -> Option<&str> {
@@ -103,7 +103,7 @@ fn path_examples_of_the_specification() {
         (vec![exact("/a%7eb")], "/a~b", Some(exact("/a%7eb"))),
         (vec![prefix("foo")], "/foo", None),
     ] {
-        let hosts = BTreeMap::from([(HostPattern::Any, host_routes(rules.clone(), None))]);
+        let hosts = BTreeMap::from([(HostPattern::Any, host_routes(rules.clone(), None).into())]);
         let router = compile(&RouteTable { hosts, default: None });
         let expected = expected.map(|path| format!("{path:?}"));
         assert_eq!(name_of(router.find("h", path)), expected.as_deref(), "{rules:?} {path}");
@@ -118,10 +118,10 @@ fn hosts_by_exactness() {
     };
     let with_default = HostRoutes { default: Some(route("own default")), ..one("defaulted") };
     let hosts = BTreeMap::from([
-        (HostPattern::Exact("bar.foo.com".into()), one("exact")),
-        (HostPattern::Wildcard("foo.com".into()), one("wildcard")),
-        (HostPattern::Exact("defaulted.org".into()), with_default),
-        (HostPattern::Any, one("any")),
+        (HostPattern::Exact("bar.foo.com".into()), one("exact").into()),
+        (HostPattern::Wildcard("foo.com".into()), one("wildcard").into()),
+        (HostPattern::Exact("defaulted.org".into()), with_default.into()),
+        (HostPattern::Any, one("any").into()),
     ]);
     let mut table = RouteTable { hosts, default: None };
     let router = compile(&table);
@@ -147,16 +147,30 @@ fn hosts_by_exactness() {
 #[test]
 fn equal_hosts_are_shared_with_the_previous_router() {
     let hosts = BTreeMap::from([
-        (HostPattern::Exact("a".into()), host_routes([prefix("/")], None)),
-        (HostPattern::Exact("b".into()), host_routes([prefix("/")], None)),
+        (HostPattern::Exact("a".into()), host_routes([prefix("/")], None).into()),
+        (HostPattern::Exact("b".into()), host_routes([prefix("/")], None).into()),
+        (HostPattern::Exact("c".into()), host_routes([prefix("/")], None).into()),
+        (HostPattern::Exact("d".into()), host_routes([prefix("/")], None).into()),
     ]);
     let mut table = RouteTable { hosts, default: None };
     let first = compile(&table);
-    table.hosts.insert(HostPattern::Exact("b".into()), host_routes([prefix("/x")], None));
-    let second = Router::compile(&table, &first, entry);
+    let before = table.clone();
+    let exact = |name: &str| HostPattern::Exact(name.to_owned());
+    table.hosts.insert(exact("b"), host_routes([prefix("/x")], None).into());
+    table.hosts.remove(&exact("c"));
+    let same = HostRoutes::clone(&table.hosts[&exact("d")]);
+    table.hosts.insert(exact("d"), same.into());
+    let other_name = HostRoutes { www_redirect: Some("a".into()), ..HostRoutes::default() };
+    table.hosts.insert(exact("www.a"), other_name.into());
+    let second = Router::compile(&table, &before, &first, entry);
     assert!(Arc::ptr_eq(&first.exact["a"], &second.exact["a"]));
+    assert!(Arc::ptr_eq(&first.exact["d"], &second.exact["d"]), "equal, though not the same memory");
     assert!(!Arc::ptr_eq(&first.exact["b"], &second.exact["b"]));
     assert_eq!(name_of(second.find("b", "/y")), None);
+    assert!(!second.exact.contains_key("c") && first.exact.contains_key("c"));
+    assert_eq!((first.www_redirect("www.a"), second.www_redirect("www.a")), (None, Some("a")));
+    let third = Router::compile(&before, &table, &second, entry);
+    assert_eq!((third.exact.len(), third.other_names), (4, 0));
 }
 
 /// The specification read aloud: the first rule in order whose path matches.
@@ -183,7 +197,7 @@ proptest! {
     ) {
         let rules = exacts.into_iter().map(PathMatch::Exact).chain(prefixes.into_iter().map(PathMatch::Prefix));
         let routes = host_routes(rules, default.then_some("default"));
-        let hosts = BTreeMap::from([(HostPattern::Any, routes)]);
+        let hosts = BTreeMap::from([(HostPattern::Any, routes.into())]);
         let table = RouteTable { hosts, default: None };
         let router = compile(&table);
         for path in paths {

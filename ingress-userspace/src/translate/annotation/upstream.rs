@@ -1,5 +1,5 @@
-//! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`, and our own `max-requests` and `slow-start`
-//! (seconds): how endpoints are chosen and spoken to. Has no twin among the filters: `l7::upstream` and `l7::balance` act on
+//! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by*`, and our own `max-requests`,
+//! `max-pending-requests` and `slow-start` (seconds): how endpoints are chosen and spoken to. Has no twin among the filters: `l7::upstream` and `l7::balance` act on
 //! it. What was to check the backend's certificate and cannot locks the Ingress.
 
 use std::num::NonZeroU32;
@@ -13,6 +13,9 @@ use super::{NoSecret, Reader};
 use crate::model::{BackendTls, Balance, HashPart, Reason, TlsVersions, Upstream, VerifyBackend};
 use crate::source::Objects;
 use crate::translate::secret;
+
+/// Endpoints of a subset, if nothing else is said.
+const SUBSET: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
 const SECRET: &str = "proxy-ssl-secret";
 
@@ -38,16 +41,26 @@ pub(super) fn read(reader: &mut Reader<'_>, objects: &Objects) -> Result<Option<
     };
     let tls = if is_tls { Some(Arc::new(tls?)) } else { None };
     let max_requests = reader.own_number("max-requests").and_then(NonZeroU32::new);
+    let max_pending = reader.own_number("max-pending-requests").unwrap_or(0);
+    if max_pending > 0 && max_requests.is_none() {
+        let message = "nothing is limited, so nothing has to wait; it has no effect";
+        reader.own_problem("max-pending-requests", message, "set xdp-ingress.io/max-requests, too");
+    }
     let slow_start = reader.own_number("slow-start").filter(|seconds| *seconds > 0);
     let slow_start = slow_start.map(|seconds| Duration::from_secs(u64::from(seconds)));
-    let upstream = Upstream { http2, tls, balance, max_requests, slow_start };
+    let max_pending = if max_requests.is_some() { max_pending } else { 0 };
+    let upstream = Upstream { http2, tls, balance, max_requests, max_pending, slow_start };
     Ok((upstream != Upstream::default()).then(|| Arc::new(upstream)))
 }
 
 fn balance(reader: &mut Reader<'_>) -> Balance {
     let (algorithm, key) = (reader.values.remove("load-balance"), reader.values.remove("upstream-hash-by"));
+    // Without a key they mean nothing, as with ingress-nginx.
+    let subset = reader.boolean("upstream-hash-by-subset").unwrap_or(false);
+    let size = reader.number("upstream-hash-by-subset-size").and_then(NonZeroU32::new).unwrap_or(SUBSET);
     if let Some(key) = key.filter(|key| !key.trim().is_empty()) {
         match hash_parts(key.trim()) {
+            Ok(parts) if subset => return Balance::HashSubset(parts.into(), size),
             Ok(parts) => return Balance::Hash(parts.into()),
             Err(variable) => {
                 let message = format!(
