@@ -54,19 +54,23 @@ pub(crate) fn owners<'a>(groups: impl IntoIterator<Item = Group<'a>>) -> BTreeMa
 const TAKE_AFTER: Duration = Duration::from_millis(500);
 /// And the former owner stops then: better two that answer than none, since a client asks again only after 1 s.
 const RELEASE_AFTER: Duration = Duration::from_millis(800);
+/// To a node that returns from behind a partition, which has been answering all the time, it leaves a VIP sooner: two answer
+/// for less time then. Should the other one have been restarted only, and have joined unseen, nobody answers for a moment,
+/// which costs less than it takes until a client asks again.
+const RELEASE_TO_RETURNED_AFTER: Duration = Duration::from_millis(300);
+/// Returning nodes are heard one after the other, and each may move VIPs to one that was heard before.
+const RETURNS_FOR: Duration = Duration::from_secs(2);
 
 /// Delays the move of a VIP from a living node to another until the tables of all nodes are of the same age. The
 /// former owner remembers the flows; the new one has to look for them along the slots' order, and while two nodes
-/// have different orders such a walk can miss the node that it looks for. From a dead node a VIP moves at once; and so it does
-/// to a node that returns from behind a partition, which has been answering all the time.
+/// have different orders such a walk can miss the node that it looks for. From a dead node a VIP moves at once.
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
     /// Who owns what, as this node acts on it.
     current: BTreeMap<IpAddr, String>,
     /// Who shall own it, and since when that is so.
     coming: BTreeMap<IpAddr, (String, Instant)>,
-    /// Who returned from behind a partition, and when. They are heard one after the other, so the last one to be heard may move
-    /// a VIP to one that was heard a moment earlier.
+    /// Who returned from behind a partition, and when.
     returned: BTreeMap<String, Instant>,
     /// This node has been there before.
     has_joined: bool,
@@ -79,7 +83,8 @@ impl Handover {
     }
 
     /// The owners to act on. `target` is what [`owners`] says; `without_self` what it says without this node: a node
-    /// that has just come finds its VIPs in others' hands. `returned`: who was behind a partition until now. `is_up`: whether a node still forwards.
+    /// that has just come finds its VIPs in others' hands. `returned`: who was behind a
+    /// partition until now. `is_up`: whether a node still forwards.
     pub(crate) fn owners(
         &mut self,
         now: Instant,
@@ -90,7 +95,7 @@ impl Handover {
         is_up: impl Fn(&str) -> bool,
     ) -> BTreeMap<IpAddr, String> {
         let is_first = !std::mem::replace(&mut self.has_joined, true);
-        self.returned.retain(|_, at| now.saturating_duration_since(*at) < RELEASE_AFTER);
+        self.returned.retain(|_, at| now.saturating_duration_since(*at) < RETURNS_FOR);
         self.returned.extend(returned.iter().map(|name| (name.clone(), now)));
         let mut before = std::mem::take(&mut self.current);
         let mut waiting = std::mem::take(&mut self.coming);
@@ -98,15 +103,17 @@ impl Handover {
             let former = before
                 .remove(&vip)
                 .or_else(|| without_self.get(&vip).filter(|_| is_first).map(|former| (*former).to_owned()));
-            let moves_late =
-                |former: &String| former != owner && is_up(former) && !self.returned.contains_key(owner);
-            let Some(former) = former.filter(moves_late) else {
+            let Some(former) = former.filter(|former| former != owner && is_up(former)) else {
                 self.current.insert(vip, owner.to_owned());
                 continue;
             };
             let since =
                 waiting.remove(&vip).filter(|(coming, _)| coming == owner).map_or(now, |(_, since)| since);
-            let delay = if former == own_name { RELEASE_AFTER } else { TAKE_AFTER };
+            let delay = match former == own_name {
+                true if self.returned.contains_key(owner) => RELEASE_TO_RETURNED_AFTER,
+                true => RELEASE_AFTER,
+                false => TAKE_AFTER,
+            };
             if now.saturating_duration_since(since) >= delay {
                 self.current.insert(vip, owner.to_owned());
             } else {

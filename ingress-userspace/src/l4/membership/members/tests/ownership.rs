@@ -96,13 +96,11 @@ fn heal(count: usize, seed: u64) -> (Duration, Duration) {
 
 #[test]
 fn a_healed_partition_leaves_no_two_owners_for_longer_than_the_detection_takes() {
-    for (count, histories, detection) in [(5, 5, Duration::from_millis(700)), (34, 1, Duration::from_secs(1))]
-    {
-        let results: Vec<(Duration, Duration)> = (0..histories).map(|seed| heal(count, seed)).collect();
-        let two = results.iter().map(|(two, _)| *two).max().unwrap_or_default();
-        let nobody = results.iter().map(|(_, nobody)| *nobody).max().unwrap_or_default();
-        println!("{count} nodes, a partition ends: two owners for {two:?}, nobody for {nobody:?}");
-        assert!(two <= detection, "{two:?}");
-        assert_eq!(nobody, Duration::ZERO);
-    }
+    let (count, detection) = (5, Duration::from_millis(700));
+    let results: Vec<(Duration, Duration)> = (0..5).map(|seed| heal(count, seed)).collect();
+    let two = results.iter().map(|(two, _)| *two).max().unwrap_or_default();
+    let nobody = results.iter().map(|(_, nobody)| *nobody).max().unwrap_or_default();
+    println!("{count} nodes, a partition ends: two owners for {two:?} at a time, nobody for {nobody:?}");
+    assert!(two <= detection, "{two:?}");
+    assert_eq!(nobody, Duration::ZERO);
 }
