@@ -110,10 +110,10 @@ fn cordon_and_the_exclude_label_drain() -> Result<()> {
     let load = Load::start(&lab, "foo.bar.com", "/bar", 120, 60)?;
     let node = lab.node(1);
     let object = fs::read_to_string(lab.manifests().dir().join(format!("{}.yaml", node.name())))?;
-    let label = "  labels: {node.kubernetes.io/exclude-from-external-load-balancers: \"\"}\nspec: {}";
+    let label = "labels: {node.kubernetes.io/exclude-from-external-load-balancers: \"\", ";
     for (what, changed) in [
         ("cordoned", object.replace("spec: {}", "spec: {unschedulable: true}")),
-        ("excluded by its label", object.replace("spec: {}", label)),
+        ("excluded by its label", object.replace("labels: {", label)),
     ] {
         ensure!(changed != object, "the lab's Node object has another form");
         let held = load.report().held_on(node);
