@@ -6,6 +6,7 @@
 
 mod address;
 mod announce;
+mod arp;
 mod bpf_log;
 mod conflict;
 mod engine;
@@ -145,6 +146,7 @@ impl L4 {
             log: config.bpf_log,
         };
         let mut loaded = load::load(&options, &netlink).await?;
+        arp::ask_in_own_name(&netlink, &config.pin_path, &loaded.attachments).await;
         if config.bpf_log {
             bpf_log::start(&mut loaded.ebpf);
         }
@@ -312,11 +314,13 @@ impl Prepared {
     }
 }
 
-/// Takes the L4 front off the node: detaches the program, removes all pins and the VIPs from `lo`.
+/// Takes the L4 front off the node: detaches the program, removes all pins and the VIPs from `lo`, and puts `arp_announce`
+/// back.
 pub async fn cleanup(pin_path: &Path) -> std::io::Result<()> {
     let vips = load::pinned_vips(pin_path);
-    load::unload(pin_path)?;
     let netlink = netlink::Netlink::connect()?;
+    arp::restore(&netlink, pin_path).await?;
+    load::unload(pin_path)?;
     if address::Addresses::left(vips).apply(&netlink, &BTreeSet::new()).await {
         Ok(())
     } else {

@@ -148,7 +148,10 @@ fn cleanup_leaves_nothing() -> Result<()> {
     let lab = Lab::builder("cleanup").nodes(2).build()?;
     let node = lab.node(0);
     let before = node.host().output("ip", &["-o", "addr", "show"])?;
+    let arp_announce = || node.host().output("cat", &["/proc/sys/net/ipv4/conf/eth0/arp_announce"]);
+    ensure!(arp_announce()?.trim() == "0", "the lab's uplinks ask in any name");
     lab.serve_examples()?;
+    ensure!(arp_announce()?.trim() == "2", "ARP requests may name VIPs");
     let pins = node.bpffs().join("xdp-ingress");
     let cleanup = || {
         let mut command = node.host().command(paths::daemon());
@@ -174,6 +177,7 @@ fn cleanup_leaves_nothing() -> Result<()> {
     );
     ensure!(!pins.exists() && names(node.state_dir()).is_empty(), "{:?}", names(&pins));
     ensure!(!link.contains("prog/xdp"), "{link}");
+    ensure!(arp_announce()?.trim() == "0", "arp_announce is not what it was");
     ensure!(before == after, "addresses before:\n{before}\nafter:\n{after}");
     // Again, where nothing is: fine. And the other node serves.
     ensure!(cleanup()?.status.success(), "a second cleanup failed");

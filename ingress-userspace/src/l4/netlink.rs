@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use ingress_common::abi::Mac;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{DefaultNla, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+    AfSpecUnspec, InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol,
+    XdpAttached,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteVia};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::vlan::Lower;
@@ -184,6 +185,24 @@ impl Netlink {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Sets the IPv4 setting `arp_announce` of an interface.
+    pub(crate) async fn set_arp_announce(&self, link: u32, value: u32) -> Result<(), rtnetlink::Error> {
+        // Of linux/if_link.h and linux/ip.h. A setting travels by its number, as an attribute inside an attribute.
+        const IFLA_INET_CONF: u16 = 1;
+        const IPV4_DEVCONF_ARP_ANNOUNCE: u16 = 18;
+        let attribute = |kind: u16, value: &[u8]| {
+            let length = 4 + value.len() as u16;
+            [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+        };
+        let setting = attribute(IPV4_DEVCONF_ARP_ANNOUNCE, &value.to_ne_bytes());
+        let conf = attribute(IFLA_INET_CONF, &setting);
+        let inet = DefaultNla::new(u8::from(AddressFamily::Inet).into(), conf);
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Other(inet)]));
+        self.handle.link().set(message).execute().await
     }
 
     pub(crate) async fn remove_address(&self, message: AddressMessage) -> Result<(), rtnetlink::Error> {
