@@ -113,6 +113,7 @@ pub struct L4 {
     picture: watch::Receiver<Picture>,
     tunnelled_mtu: watch::Receiver<Option<u16>>,
     findings: watch::Receiver<Findings>,
+    traffic: Arc<membership::Traffic>,
     attachments: Vec<Attachment>,
     counters: maps::Counters,
     pin_path: PathBuf,
@@ -169,6 +170,7 @@ impl L4 {
         let behaviour = behaviour(&config);
         let membership = membership::Membership::start(config.node_name.clone(), config.membership, legacy)
             .map_err(system("start the membership"))?;
+        let traffic = membership.traffic();
         let (orders, order_inbox) = watch::channel(Orders::default());
         let (publish_picture, picture) = watch::channel(Picture::default());
         let (publish_mtu, tunnelled_mtu) = watch::channel(None);
@@ -221,6 +223,7 @@ impl L4 {
             picture,
             tunnelled_mtu,
             findings,
+            traffic,
             attachments: loaded.attachments,
             counters: loaded.counters,
             pin_path: config.pin_path,
@@ -268,7 +271,12 @@ impl L4 {
     /// What it does now.
     pub fn status(&self) -> Status {
         let findings = self.findings.borrow().clone();
-        status::status(&self.node_name, &self.attachments, &self.picture.borrow(), findings, &self.counters)
+        let picture = self.picture.borrow();
+        Status {
+            findings,
+            membership: self.traffic.status(),
+            ..status::status(&self.node_name, &self.attachments, &picture, &self.counters)
+        }
     }
 
     /// Finds out what would become of a packet that arrives here: the function returned takes some tenths of a second, and

@@ -86,7 +86,13 @@ fn selected_nodes_and_strangers() -> Result<()> {
     })?;
     let noticed = appeared.elapsed();
     let metric = format!("xdp_ingress_vip_conflict{{vip=\"{v4}\",mac=\"{mac}\"}} 1");
-    ensure!(owner.metrics()?.contains(&metric), "no {metric}");
+    let metrics = owner.metrics()?;
+    for line in [&metric, "xdp_ingress_nodes{state=\"serving\"} 2", "xdp_ingress_vip_takeovers_total 2"] {
+        ensure!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    let beats = "xdp_ingress_membership_messages_total{kind=\"heartbeat\",direction=\"received\"} ";
+    let beats = metrics.lines().find_map(|line| line.strip_prefix(beats)?.parse::<u64>().ok());
+    ensure!(beats.is_some_and(|beats| beats > 10), "heartbeats of the peer: {beats:?}");
     ensure!(owner.daemon_log().contains("AddressConflict"), "the log is silent");
     ensure!(!says(lab.node(1), &mac)?, "who does not own a VIP has no conflict");
 

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use machine::{Announced, Liveness, Timing};
-pub(crate) use thread::{Legacy, Membership};
+pub(crate) use thread::{Legacy, Membership, Traffic};
 pub use wire::Key;
 
 /// How the nodes hear of each other.
@@ -67,4 +67,23 @@ pub(crate) struct View {
     pub(crate) settled: bool,
     /// All declared nodes but this one.
     pub(crate) peers: BTreeMap<String, Liveness>,
+}
+
+/// What the nodes tell each other, since this daemon started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MembershipStatus {
+    /// Heartbeats to peers.
+    pub beats_sent: u64,
+    /// Heartbeats of peers.
+    pub beats_received: u64,
+    /// Messages of gossip to peers.
+    pub gossip_sent: u64,
+    /// Messages of gossip of peers.
+    pub gossip_received: u64,
+    /// Datagrams that were no peer's: another key, a changed byte, an address that is not the sender's.
+    pub refused: u64,
+    /// How often a peer that was up went down.
+    pub lost: u64,
+    /// Peers that are up and have been silent for suspiciously long now.
+    pub suspects: u64,
 }

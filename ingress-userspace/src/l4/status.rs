@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::findings::Findings;
 use super::load::Attachment;
 use super::maps::{self, Counters};
+use super::membership::MembershipStatus;
 use super::neighbour::Way;
 use super::sync::{Desired, Placed, Standing};
 
@@ -128,6 +129,9 @@ pub struct Status {
     /// What this node alone sees of the VIPs.
     #[serde(default)]
     pub findings: Findings,
+    /// What the nodes tell each other.
+    #[serde(default)]
+    pub membership: MembershipStatus,
 }
 
 /// Reads all counters. Those that cannot be read are 0.
@@ -154,12 +158,11 @@ fn counts(picture: &Picture, counters: &Counters) -> Counts {
     }
 }
 
-/// The whole status.
+/// What the maps and the engine say; the rest is the handle's to fill in.
 pub(crate) fn status(
     node: &str,
     interfaces: &[Attachment],
     picture: &Picture,
-    findings: Findings,
     counters: &Counters,
 ) -> Status {
     let counts = counts(picture, counters);
@@ -203,6 +206,7 @@ pub(crate) fn status(
             .map(|(reason, packets)| (reason.to_owned(), packets))
             .collect(),
         problem: picture.problem.clone(),
-        findings,
+        findings: Findings::default(),
+        membership: MembershipStatus::default(),
     }
 }

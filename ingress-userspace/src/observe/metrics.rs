@@ -1,6 +1,7 @@
 //! All metrics, as OpenMetrics text, made from a [`Status`] when they are asked for: the data plane keeps plain
 //! counters and knows nothing of metrics. Every name stands in this file; every label is bounded.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -158,6 +159,7 @@ fn front(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
             ([("node", node.name.as_str())], f64::from(u8::from(node.state == l4::Standing::Serving)))
         }),
     )?;
+    membership(out, l4)?;
     let findings = &l4.findings;
     let claimed: Vec<String> = findings.conflicts.iter().map(|conflict| conflict.vip.to_string()).collect();
     out.gauge(
@@ -182,6 +184,37 @@ fn front(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
         l4.vips.iter().zip(&vips).map(|(vip, (address, _))| {
             ([("vip", address.as_str())], f64::from(u8::from(vip.owner.as_deref() == Some(&l4.node))))
         }),
+    )
+}
+
+fn membership(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
+    let mut states: BTreeMap<String, f64> = BTreeMap::new();
+    for node in &l4.nodes {
+        *states.entry(node.state.to_string()).or_default() += 1.0;
+    }
+    out.gauge(
+        "nodes",
+        "Nodes by state, seen from here, this one included",
+        states.iter().map(|(state, count)| ([("state", state.as_str())], *count)),
+    )?;
+    let of = &l4.membership;
+    out.gauge(
+        "membership_suspects",
+        "Peers that are up and suspected to be dead",
+        [(NONE, of.suspects as f64)],
+    )?;
+    out.counter("membership_peers_lost", "How often a peer that was up went down", [(NONE, of.lost)])?;
+    let messages = [
+        ([("kind", "heartbeat"), ("direction", "sent")], of.beats_sent),
+        ([("kind", "heartbeat"), ("direction", "received")], of.beats_received),
+        ([("kind", "gossip"), ("direction", "sent")], of.gossip_sent),
+        ([("kind", "gossip"), ("direction", "received")], of.gossip_received),
+    ];
+    out.counter("membership_messages", "Datagrams between the nodes", messages)?;
+    out.counter(
+        "membership_messages_refused",
+        "Datagrams that were no peer's: another key, or an address that is not the sender's",
+        [(NONE, of.refused)],
     )
 }
 

@@ -318,6 +318,13 @@ impl Machine {
         })
     }
 
+    /// How many peers are up and have missed three beats or more.
+    pub(crate) fn suspects(&self, now: Instant) -> usize {
+        let is_late = |heard: Instant| now.saturating_duration_since(heard) > self.timing.interval * 4;
+        let up = self.peers.values().filter(|peer| peer.liveness() != Liveness::Down);
+        up.filter(|peer| peer.heard.is_some_and(is_late)).count()
+    }
+
     /// Whether `peer` sends heartbeats and has no other way to know of us.
     pub(crate) fn needs_beats(&self, peer: &str) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.heard.is_some() && !peer.gossips)

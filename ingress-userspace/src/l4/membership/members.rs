@@ -153,6 +153,14 @@ impl Members {
         self.swim.as_mut().map(Swim::take_messages).unwrap_or_default()
     }
 
+    /// How many peers are up and suspected to be dead: by gossip where there is some, else for their silence.
+    pub(crate) fn suspects(&self, now: Instant) -> usize {
+        match (&self.swim, self.gossips_since) {
+            (Some(swim), Some(_)) => swim.suspects(),
+            _ => self.machine.suspects(now),
+        }
+    }
+
     /// Whether the view can be acted on.
     pub(crate) const fn is_settled(&self) -> bool {
         self.settled

@@ -11,7 +11,8 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use foca::{
-    AccumulatingRuntime, Config, Foca, Identity, NoCustomBroadcast, PeriodicParams, PostcardCodec, Timer,
+    AccumulatingRuntime, Config, Foca, Identity, NoCustomBroadcast, PeriodicParams, PostcardCodec, State,
+    Timer,
 };
 use rand::SeedableRng as _;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -221,6 +222,11 @@ impl Swim {
     /// What must be sent, to whom.
     pub(crate) fn take_messages(&mut self) -> Vec<(String, Vec<u8>)> {
         std::mem::take(&mut self.outbox)
+    }
+
+    /// How many members somebody holds for dead, and who have not objected yet.
+    pub(crate) fn suspects(&self) -> usize {
+        self.foca.iter_membership_state().filter(|member| member.state() == State::Suspect).count()
     }
 
     /// The declared nodes.

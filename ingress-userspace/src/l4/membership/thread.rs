@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,7 +20,7 @@ use super::machine::{self, Announced, Beat, Incarnation, Liveness};
 use super::members::Members;
 use super::replay::Window;
 use super::wire::{Datagram, Gossip};
-use super::{Config, Declared, View, wire};
+use super::{Config, Declared, MembershipStatus, View, wire};
 
 /// Heartbeats sent in a row when leaving: one may be lost.
 const FAREWELLS: usize = 3;
@@ -49,12 +50,44 @@ pub(crate) struct Legacy {
     gossiped: u64,
 }
 
+/// What the thread has seen. Counted by it, read for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    beats_sent: AtomicU64,
+    beats_received: AtomicU64,
+    gossip_sent: AtomicU64,
+    gossip_received: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+    suspects: AtomicU64,
+}
+
+impl Traffic {
+    pub(crate) fn status(&self) -> MembershipStatus {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        MembershipStatus {
+            beats_sent: read(&self.beats_sent),
+            beats_received: read(&self.beats_received),
+            gossip_sent: read(&self.gossip_sent),
+            gossip_received: read(&self.gossip_received),
+            refused: read(&self.refused),
+            lost: read(&self.lost),
+            suspects: read(&self.suspects),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 /// The running membership. Dropping it tells the peers that this node leaves, and ends the thread.
 #[derive(Debug)]
 pub(crate) struct Membership {
     commands: Option<mpsc::Sender<Command>>,
     wake: Arc<OwnedFd>,
     view: watch::Receiver<View>,
+    traffic: Arc<Traffic>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,6 +110,7 @@ impl Membership {
         let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (commands, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(View::default());
+        let traffic = Arc::new(Traffic::default());
         let mut members = Members::new(
             node_name.clone(),
             incarnation,
@@ -100,12 +134,13 @@ impl Membership {
             wake: Arc::clone(&wake),
             inbox,
             publish,
+            traffic: Arc::clone(&traffic),
             declared: BTreeMap::new(),
             sockets: Vec::new(),
             next_bind: None,
         };
         let thread = std::thread::Builder::new().name("membership".to_owned()).spawn(move || runner.run())?;
-        Ok(Self { commands: Some(commands), wake, view, thread: Some(thread) })
+        Ok(Self { commands: Some(commands), wake, view, traffic, thread: Some(thread) })
     }
 
     /// The nodes that take part, this one included.
@@ -146,6 +181,10 @@ impl Membership {
         self.command(Command::Vanish);
     }
 
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
     fn command(&self, command: Command) {
         if let Some(commands) = &self.commands {
             // The thread ends only with this handle, so there is always somebody to receive.
@@ -182,6 +221,7 @@ struct Runner {
     wake: Arc<OwnedFd>,
     inbox: mpsc::Receiver<Command>,
     publish: watch::Sender<View>,
+    traffic: Arc<Traffic>,
     /// Addresses by name, this node included.
     declared: BTreeMap<String, Vec<IpAddr>>,
     sockets: Vec<UdpSocket>,
@@ -267,6 +307,7 @@ impl Runner {
             for _ in 0..BATCH {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
                 let Some(datagram) = wire::decode(&buffer[..len], self.config.key.as_ref()) else {
+                    count(&self.traffic.refused);
                     debug!(%from, "not a datagram of this cluster");
                     continue;
                 };
@@ -274,16 +315,19 @@ impl Runner {
                     &datagram;
                 // Only from an address that is declared for that node.
                 if !self.declared.get(sender).is_some_and(|a| a.contains(&from.ip())) {
+                    count(&self.traffic.refused);
                     debug!(%from, sender, "a datagram from an address that is not this node's");
                     continue;
                 }
                 match datagram {
                     Datagram::Beat(beat) => {
+                        count(&self.traffic.beats_received);
                         if self.members.receive(Instant::now(), &beat) {
                             answers.push(beat.sender);
                         }
                     }
                     Datagram::Gossip(gossip) => {
+                        count(&self.traffic.gossip_received);
                         let window = self.windows.entry(gossip.sender).or_default();
                         if window.is_news(gossip.incarnation, gossip.sequence) {
                             self.members.gossip(Instant::now(), &gossip.message);
@@ -308,6 +352,7 @@ impl Runner {
     fn speak_to(&mut self, name: &str) {
         let Some(beat) = self.members.beat_for(name) else { return };
         let Some((socket, to)) = self.way_to(name) else { return };
+        count(&self.traffic.beats_sent);
         send(socket, to, wire::encode(&beat, self.config.key.as_ref()));
     }
 
@@ -321,6 +366,7 @@ impl Runner {
                 message,
             };
             if let Some((socket, to)) = self.way_to(&name) {
+                count(&self.traffic.gossip_sent);
                 send(socket, to, wire::encode_gossip(&gossip, self.config.key.as_ref()));
             }
         }
@@ -338,6 +384,7 @@ impl Runner {
     }
 
     fn publish_if_changed(&self) {
+        self.traffic.suspects.store(self.members.suspects(Instant::now()) as u64, Ordering::Relaxed);
         let view = View { settled: self.members.is_settled(), peers: self.members.view() };
         self.publish.send_if_modified(|old| {
             if *old == view {
@@ -347,6 +394,9 @@ impl Runner {
                 let before = old.peers.get(name).copied().unwrap_or(Liveness::Down);
                 if before != *liveness {
                     info!(node = name, ?before, now = ?liveness, "node changed its state");
+                    if *liveness == Liveness::Down {
+                        count(&self.traffic.lost);
+                    }
                 }
             }
             *old = view;
