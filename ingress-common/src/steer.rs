@@ -116,6 +116,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// It cannot be brought into the form in which its node wants it, so it is dropped.
+    #[inline(always)]
+    const fn lost(self) -> Self {
+        Self { action: Action::Drop, reason: Reason::DropNoTunnel, ..self }
+    }
+
     /// The frame needs other VLAN tags before it leaves: [`retag`] writes them. Asked once, at the very end: the verifier follows
     /// all that comes behind a question twice.
     #[inline(always)]
@@ -194,16 +200,7 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32,
     if ip.proto != tcp_header::PROTO || ip.is_fragment() {
         return not_tcp(packet, ip.proto, ip.is_fragment(), link.l3 + header_len);
     }
-    let end = link.l3 + usize::from(ip.total_len.get());
-    let at = tcp::At {
-        ifindex,
-        vlan: link.vlan,
-        l3: link.l3,
-        l4: link.l3 + header_len,
-        end,
-        hop_limit: ip.ttl,
-        in_tunnel: false,
-    };
+    let at = tcp::At::ipv4(ifindex, link, ip, header_len, false);
     let (src, dst) = (ip.src, ip.dst);
     tcp::steer::<tcp::V4, P, T>(packet, tables, link, at, src, dst)
 }

@@ -29,7 +29,7 @@ pub mod worker;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -150,9 +150,7 @@ impl L7 {
             let socket = opened[0].local_addr().context("cannot read a listener's address")?;
             let address = Address { socket, proto };
             l7.fixed.insert(address);
-            let mut publisher = l7.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-            publisher.keep(address, &opened);
-            drop(publisher);
+            l7.publisher().keep(address, &opened);
             l7.hand_out(address, opened);
         }
         Ok(l7)
@@ -161,7 +159,7 @@ impl L7 {
     /// Makes a snapshot the one that is served: compiles it on the caller's thread, then swaps. Open connections stay;
     /// their next request sees it.
     pub fn publish(&self, snapshot: &Snapshot) {
-        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut publisher = self.publisher();
         let live = publisher.compiler.compile(snapshot, &self.shared.load());
         self.shared.publish(Arc::new(live));
         if self.follow_vips {
@@ -173,12 +171,17 @@ impl L7 {
     /// Clients of VIPs shall send packets of at most `mtu` bytes, IP header included; `None`: as big as the interface
     /// takes. Holds for new connections.
     pub fn limit_packets(&self, mtu: Option<u16>) {
-        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut publisher = self.publisher();
         publisher.packet_limit = mtu;
         let Publisher { copies, vip_listeners, .. } = &*publisher;
         for (address, listener) in copies.iter().filter(|(address, _)| vip_listeners.contains(address)) {
             limit_packets(address, listener, mtu);
         }
+    }
+
+    /// A panic while it was held leaves what was published.
+    fn publisher(&self) -> MutexGuard<'_, Publisher> {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn follow(&self, publisher: &mut Publisher, wanted: &BTreeSet<Address>) {
@@ -242,7 +245,7 @@ impl L7 {
         for worker in &self.workers {
             worker.stats.add_to(&mut totals);
         }
-        let publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        let publisher = self.publisher();
         let ingresses = publisher.compiler.ingress_slots().map(|(name, slot)| (name.clone(), slot)).collect();
         Report { totals, ingresses }
     }
@@ -258,8 +261,7 @@ impl L7 {
     pub async fn drain(&self, grace: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + grace;
         // A listener is closed when its last copy is.
-        let copies =
-            std::mem::take(&mut self.publisher.lock().unwrap_or_else(PoisonError::into_inner).copies);
+        let copies = std::mem::take(&mut self.publisher().copies);
         keep_queues(&copies);
         drop(copies);
         for worker in &self.workers {

@@ -3,6 +3,8 @@
 
 mod annotation;
 mod class;
+#[cfg(test)]
+mod docs;
 mod endpoints;
 mod host;
 mod incremental;
@@ -20,14 +22,22 @@ mod tls;
 mod vip;
 mod vip_routes;
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use crate::model::{Problem, Snapshot};
 use crate::source::Objects;
 
 pub use incremental::Translator;
 pub use named::named_secrets;
+
+/// A network, or a single address as one.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
 
 /// `spec.controller` of our `IngressClass`es.
 pub const CONTROLLER: &str = "xdp-ingress.io/controller";

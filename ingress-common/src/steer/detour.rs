@@ -60,16 +60,7 @@ fn ipv4<P: Packet + ?Sized, T: Tables>(
 ) -> Verdict {
     let Some(ip) = packet.at::<Ipv4Hdr>(link.l3) else { return Verdict::NOT_OURS };
     let Some(header_len) = ip.header_len() else { return Verdict::NOT_OURS };
-    let end = link.l3 + usize::from(ip.total_len.get());
-    let at = tcp::At {
-        ifindex,
-        vlan: link.vlan,
-        l3: link.l3,
-        l4: link.l3 + header_len,
-        end,
-        hop_limit: ip.ttl,
-        in_tunnel,
-    };
+    let at = tcp::At::ipv4(ifindex, link, ip, header_len, in_tunnel);
     let (src, dst) = (ip.src, ip.dst);
     if ip.is_fragment() {
         // Other pieces for a VIP's address are for its node's own kernel, as unfragmented ones are.

@@ -8,7 +8,7 @@ use crate::packet::ipv6::Ipv6Hdr;
 use crate::packet::udp::{GUE_PORT, PROTO, UdpHdr};
 use crate::packet::{Packet, Resize};
 
-use super::{Action, Reason, Tables, Verdict, hand_over};
+use super::{Action, Tables, Verdict, hand_over};
 
 const ETH_LEN: usize = size_of::<EthHdr>();
 const ONE_TAG: usize = ETH_LEN + size_of::<VlanTag>();
@@ -31,7 +31,7 @@ pub fn encapsulate<P: Resize + ?Sized, T: Tables>(
     ifindex: u32,
     verdict: Verdict,
 ) -> Verdict {
-    let lost = Verdict { action: Action::Drop, reason: Reason::DropNoTunnel, ..verdict };
+    let lost = verdict.lost();
     let (Some(node), Some(tunnel)) = (tables.node(verdict.node), tables.tunnel(verdict.node)) else {
         return lost;
     };

@@ -6,7 +6,7 @@ use crate::abi::{Be16, Node, Vlan};
 use crate::packet::Resize;
 use crate::packet::eth::{EthHdr, Link, VlanTag, ethertype};
 
-use super::{Action, Reason, Tables, Verdict, hand_over};
+use super::{Tables, Verdict, hand_over};
 
 const ETH_LEN: usize = size_of::<EthHdr>();
 const TAG_LEN: usize = size_of::<VlanTag>();
@@ -21,7 +21,7 @@ pub fn retag<P: Resize + ?Sized, T: Tables>(
     ifindex: u32,
     verdict: Verdict,
 ) -> Verdict {
-    let lost = Verdict { action: Action::Drop, reason: Reason::DropNoTunnel, ..verdict };
+    let lost = verdict.lost();
     let Some(node) = tables.node(verdict.node) else { return lost };
     if write(packet, node).is_none() {
         return lost;

@@ -31,6 +31,20 @@ pub(super) struct At {
 }
 
 impl At {
+    /// Of a packet whose IPv4 header is `ip`, `header_len` bytes long.
+    #[inline(always)]
+    pub(super) fn ipv4(ifindex: u32, link: &Link, ip: &Ipv4Hdr, header_len: usize, in_tunnel: bool) -> Self {
+        Self {
+            ifindex,
+            vlan: link.vlan,
+            l3: link.l3,
+            l4: link.l3 + header_len,
+            end: link.l3 + usize::from(ip.total_len.get()),
+            hop_limit: ip.ttl,
+            in_tunnel,
+        }
+    }
+
     /// A peer has handed it over, through a tunnel or on the same link. The hop limit spares most packets the look.
     #[inline(always)]
     fn is_from_peer<T: Tables>(&self, tables: &T, link: &Link) -> bool {

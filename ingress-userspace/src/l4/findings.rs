@@ -137,12 +137,13 @@ impl Unanswered {
                 "{who} answers for {vip} on {interface}, and so does node {own_name}, which has it: clients may reach \
                  either"
             );
-            let field = if self.sources.get(vip)?.namespace.is_empty() {
+            let source = self.sources.get(vip)?;
+            let field = if source.namespace.is_empty() {
                 "spec.addresses"
             } else {
                 "metadata.annotations[xdp-ingress.io/address]"
             };
-            Some(problem(self.sources.get(vip)?, field, Reason::AddressConflict, message, hint))
+            Some(problem(source, field, Reason::AddressConflict, message, hint))
         });
         lasting.chain(mute).chain(conflicts).collect()
     }

@@ -44,6 +44,13 @@ pub enum Standing {
     Draining,
 }
 
+impl Standing {
+    /// It has flows, or may have.
+    const fn is_up(self) -> bool {
+        !matches!(self, Self::Down | Self::Joining)
+    }
+}
+
 impl std::fmt::Display for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -195,8 +202,7 @@ fn place_nodes(input: &Input<'_>, places: &mut Places, desired: &mut Desired) {
             *mtu = (*mtu).min(*said);
         }
         let mut entry = Node { key: [key.0 as u32, (key.0 >> 32) as u32], ..Node::default() };
-        let has_sockets = !matches!(standing, Standing::Down | Standing::Joining);
-        if has_sockets || node.name == input.own_name {
+        if standing.is_up() || node.name == input.own_name {
             entry.flags |= Node::ALIVE;
             let accepts = standing == Standing::Serving && node.weight > 0;
             if !accepts {
@@ -280,7 +286,7 @@ fn place_vips(input: &Input<'_>, places: &mut Places, handover: &mut Handover, d
     let without_self = groups(input, desired, |name| name != input.own_name);
     let is_up = |owner: &str| {
         let its = desired.placed.iter().find(|node| node.name == owner);
-        its.is_some_and(|node| !matches!(node.standing, Standing::Down | Standing::Joining))
+        its.is_some_and(|node| node.standing.is_up())
     };
     let owners = handover.owners(
         input.now,

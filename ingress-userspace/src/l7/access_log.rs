@@ -7,7 +7,7 @@ mod render;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::head::ConnectionInfo;
 use super::stats::{IngressSlot, Stats};
@@ -116,6 +116,32 @@ pub struct UpstreamPart {
     pub response: Duration,
     /// Bytes of the answer's body.
     pub bytes: u64,
+}
+
+impl UpstreamPart {
+    /// The times: when it was asked, when the head of its answer was there, when all was over. `sent`: bytes of the answer's
+    /// body that went on to the client.
+    pub fn new(
+        endpoint: SocketAddr,
+        status: u16,
+        connect: Duration,
+        (asked, headed, end): (Instant, Option<Instant>, Instant),
+        sent: u64,
+    ) -> Self {
+        Self {
+            endpoint,
+            status,
+            connect,
+            header: headed.map(|headed| headed.saturating_duration_since(asked)),
+            response: end.saturating_duration_since(asked),
+            bytes: if status == 0 { 0 } else { sent },
+        }
+    }
+}
+
+/// What is logged of a client that was told `status`; 0: it went away before it had an answer, nginx's 499.
+pub const fn status_or_gone(status: u16) -> u16 {
+    if status == 0 { 499 } else { status }
 }
 
 /// A request at its end.

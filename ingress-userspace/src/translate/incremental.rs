@@ -72,31 +72,20 @@ impl Translator {
     pub fn translate(&mut self, objects: &Objects, now: i64) -> (Arc<Snapshot>, Arc<Vec<Problem>>) {
         self.settings.now = now;
         let touched = self.slices.update(&objects.endpoint_slices);
-        let before = self.frame.take();
+        let mut before = self.frame.take();
         self.was_incremental = false;
-        let mut before = before;
-        let patched = match &mut before {
-            Some(frame)
-                if now <= frame.good_until
-                    && !frame.objects.differ_only_in_slices(objects)
-                    && frame.objects.differ_only_in_routes(objects) =>
-            {
-                frame.patch(objects, &self.settings)
-            }
-            _ => None,
-        };
-        let frame = match before {
-            Some(frame) if now <= frame.good_until && frame.objects.differ_only_in_slices(objects) => {
+        let patched = before.as_mut().filter(|frame| now <= frame.good_until).and_then(|frame| {
+            if frame.objects.differ_only_in_slices(objects) {
                 self.was_incremental = true;
-                for service in &touched {
-                    for (id, wanted) in frame.wanted.range(ports_of(service)) {
-                        self.build(id, wanted);
-                    }
-                }
-                frame
+                return Some(Patched::default());
             }
-            Some(frame) if patched.is_some() => {
-                let Patched { changed, gone } = patched.unwrap_or_default();
+            if !frame.objects.differ_only_in_routes(objects) {
+                return None;
+            }
+            frame.patch(objects, &self.settings)
+        });
+        let frame = match (before, patched) {
+            (Some(frame), Some(Patched { changed, gone })) => {
                 for id in &gone {
                     self.clusters.remove(id);
                     self.cluster_problems.remove(id);
@@ -108,7 +97,7 @@ impl Translator {
                 }
                 frame
             }
-            before => {
+            (before, _) => {
                 let frame = self.frame(objects, before.as_ref());
                 let known = before.map(|before| before.wanted).unwrap_or_default();
                 for (id, wanted) in &frame.wanted {

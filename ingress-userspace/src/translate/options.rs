@@ -6,7 +6,6 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -15,6 +14,7 @@ use super::annotation::{self, NGINX};
 use super::problems::Problems;
 use crate::model::{Downstream, Hsts, ObjectRef, Reason};
 use crate::source::Objects;
+use crate::translate::network;
 use table::Status;
 
 /// What the options of a class come to.
@@ -158,8 +158,7 @@ impl Reader<'_> {
         let mut networks = Vec::new();
         let Some(text) = self.all.get(name) else { return networks };
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let network = entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
-            if let Ok(network) = network {
+            if let Some(network) = network(entry) {
                 networks.push(network);
             } else {
                 let message = format!("`{entry}` is neither an address nor a network; it is left out");

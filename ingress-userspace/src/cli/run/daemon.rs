@@ -323,7 +323,7 @@ impl admin::Daemon for Daemon {
 }
 
 /// A panic while it was held leaves handles and numbers that are still good.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

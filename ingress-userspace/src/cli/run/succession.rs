@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, lock};
 use crate::cli::client;
 use crate::l4::{self, L4, Prepared};
 use crate::observe::admin::{self, SocketFile};
@@ -51,7 +51,7 @@ pub(super) struct Succession {
 impl Succession {
     /// A successor has come.
     pub(super) fn introduced(&self) {
-        *self.introduced_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.introduced_at) = Some(Instant::now());
         self.introduced.notify_one();
     }
 
@@ -62,7 +62,7 @@ impl Succession {
 
     /// How long one may still be waited for that has come and not taken over.
     pub(super) fn expected(&self) -> Option<Duration> {
-        let at = (*self.introduced_at.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let at = (*lock(&self.introduced_at))?;
         EXPECTED.checked_sub(at.elapsed()).filter(|_| !self.is_over())
     }
 

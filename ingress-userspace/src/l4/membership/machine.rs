@@ -7,7 +7,7 @@
 //! A node that did not run for a while (a stopped process, a starved machine) must not blame its peers for it: their
 //! silence meanwhile is its own, and that they stopped hearing it says nothing of the link.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 const REMEMBERED_INCARNATIONS: usize = 8;
 
 /// One run of a daemon: random, so that a restarted daemon is told from its predecessor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Incarnation(pub(crate) u64);
 
 /// What a node says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Announced {
     /// Its tables are not in place yet: no new flows.
     Joining,
@@ -56,7 +56,7 @@ impl Announced {
 }
 
 /// What we hold of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Liveness {
     /// Not heard, or it does not hear us.
@@ -92,11 +92,13 @@ pub struct Timing {
     pub dead_after: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Peer {
     incarnation: Option<Incarnation>,
     former: VecDeque<Incarnation>,
     sequence: u64,
+    /// By this process's clock.
+    #[serde(skip)]
     heard: Option<Instant>,
     announced: Announced,
     hears_us: bool,
@@ -134,19 +136,9 @@ pub(crate) struct Legacy {
     /// The last one that was used; with a key it is a nonce, so none is ever used twice.
     sequence: u64,
     pub(crate) announced: Announced,
-    peers: BTreeMap<String, LeftPeer>,
-}
-
-/// What was known of a peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct LeftPeer {
-    incarnation: Option<Incarnation>,
-    former: VecDeque<Incarnation>,
-    sequence: u64,
-    is_heard: bool,
-    announced: Announced,
-    hears_us: bool,
-    gossips: bool,
+    peers: BTreeMap<String, Peer>,
+    /// Who of them was heard a moment ago.
+    heard: BTreeSet<String>,
 }
 
 /// One node's knowledge of the others.
@@ -185,20 +177,13 @@ impl Machine {
 
     /// What the next daemon of this node goes on with. Nothing may be sent any more after it.
     pub(crate) fn legacy(&self) -> Legacy {
-        let left = |peer: &Peer| LeftPeer {
-            incarnation: peer.incarnation,
-            former: peer.former.clone(),
-            sequence: peer.sequence,
-            is_heard: peer.heard.is_some(),
-            announced: peer.announced,
-            hears_us: peer.hears_us,
-            gossips: peer.gossips,
-        };
+        let heard = self.peers.iter().filter(|(_, peer)| peer.heard.is_some());
         Legacy {
             incarnation: self.incarnation,
             sequence: self.sequence,
             announced: self.announced,
-            peers: self.peers.iter().map(|(name, peer)| (name.clone(), left(peer))).collect(),
+            peers: self.peers.clone(),
+            heard: heard.map(|(name, _)| name.clone()).collect(),
         }
     }
 
@@ -207,17 +192,12 @@ impl Machine {
         self.incarnation = legacy.incarnation;
         self.sequence = legacy.sequence;
         self.announced = legacy.announced;
-        let peer = |left: LeftPeer| Peer {
-            incarnation: left.incarnation,
-            former: left.former,
-            sequence: left.sequence,
-            // Heard a moment ago.
-            heard: left.is_heard.then_some(now),
-            announced: left.announced,
-            hears_us: left.hears_us,
-            gossips: left.gossips,
-        };
-        self.peers = legacy.peers.into_iter().map(|(name, left)| (name, peer(left))).collect();
+        self.peers = legacy.peers;
+        for name in &legacy.heard {
+            if let Some(peer) = self.peers.get_mut(name) {
+                peer.heard = Some(now);
+            }
+        }
     }
 
     /// Only declared nodes take part. One that is declared anew is down until it is heard.
@@ -269,26 +249,23 @@ impl Machine {
         is_news && beat.announced != Announced::Leaving
     }
 
-    /// For how long we ourselves were kept from running, beyond what is usual.
-    fn stall(&self, now: Instant) -> Duration {
-        self.last_tick.map_or(Duration::ZERO, |last| {
+    /// For how long we ourselves were kept from running, beyond what is usual. After that the first datagrams are those of
+    /// peers that had given us up. They have to hear us first: until one beat of ours could be answered by their next one,
+    /// they are what they were.
+    fn notice_stall(&mut self, now: Instant) -> Duration {
+        let stall = self.last_tick.map_or(Duration::ZERO, |last| {
             now.saturating_duration_since(last).saturating_sub(self.timing.interval * 2)
-        })
-    }
-
-    /// After a stall the first datagrams are those of peers that had given us up. They have to hear us first: until
-    /// one beat of ours could be answered by their next one, they are what they were.
-    fn notice_stall(&mut self, now: Instant) {
-        if !self.stall(now).is_zero() {
+        });
+        if !stall.is_zero() {
             self.excused_until = Some(now + self.timing.interval * 3);
         }
+        stall
     }
 
     /// Lets time pass: silent peers go down. Call it once per interval, after all waiting datagrams were taken in.
     pub(crate) fn tick(&mut self, now: Instant) {
         // The others had no chance to be heard while we did not run.
-        let stall = self.stall(now);
-        self.notice_stall(now);
+        let stall = self.notice_stall(now);
         self.last_tick = Some(now);
         for peer in self.peers.values_mut() {
             if let Some(heard) = peer.heard {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::access_log::{Finished, Notes, UpstreamPart};
+use super::super::access_log::{Finished, Notes, UpstreamPart, status_or_gone};
 use super::super::balance::{Choice, ClusterState, InFlight, Pending};
 use super::super::head::ConnectionInfo;
 use super::super::stats::{IngressSlot, Stats};
@@ -152,17 +152,12 @@ impl Account {
         let connection = self.info.as_deref()?;
         let started = self.started?;
         let end = self.ended.unwrap_or_else(Instant::now);
-        let upstream = self.endpoint.zip(self.asked).map(|(endpoint, asked)| UpstreamPart {
-            endpoint,
-            status: self.upstream_status,
-            connect: self.connect,
-            header: self.headed.map(|headed| headed.saturating_duration_since(asked)),
-            response: end.saturating_duration_since(asked),
-            bytes: if self.upstream_status == 0 { 0 } else { self.sent },
+        let upstream = self.endpoint.zip(self.asked).map(|(endpoint, asked)| {
+            let times = (asked, self.headed, end);
+            UpstreamPart::new(endpoint, self.upstream_status, self.connect, times, self.sent)
         });
         let took = end.saturating_duration_since(started);
-        // nginx's 499: the client went away before it had an answer.
-        let status = if self.status == 0 { 499 } else { self.status };
+        let status = status_or_gone(self.status);
         let (received, sent) = (self.received, self.sent);
         let client = self.client.unwrap_or(connection.client.ip());
         Some(Finished {

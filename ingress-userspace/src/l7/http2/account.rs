@@ -10,7 +10,7 @@ use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
 
 use super::body::Progress;
-use crate::l7::access_log::{Finished, Note, Notes, UpstreamPart};
+use crate::l7::access_log::{Finished, Note, Notes, UpstreamPart, status_or_gone};
 use crate::l7::head::{ConnectionInfo, RequestHead};
 use crate::l7::router::RouteEntry;
 use crate::l7::stats::IngressSlot;
@@ -134,21 +134,16 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let end = Instant::now();
-        let upstream = self.asked.map(|(endpoint, asked)| UpstreamPart {
-            endpoint,
-            status: self.upstream_status,
-            connect: self.connect,
-            header: self.headed.map(|headed| headed.saturating_duration_since(asked)),
-            response: end.saturating_duration_since(asked),
-            bytes: if self.upstream_status == 0 { 0 } else { self.sent },
+        let upstream = self.asked.map(|(endpoint, asked)| {
+            let times = (asked, self.headed, end);
+            UpstreamPart::new(endpoint, self.upstream_status, self.connect, times, self.sent)
         });
         let body = self.progress.as_ref().map_or(0, |progress| progress.received.get());
         self.worker.finished(&Finished {
             connection: &self.connection,
             client: self.client,
             ingress: self.ingress,
-            // nginx's 499: the client went away before it had an answer.
-            status: if self.status == 0 { 499 } else { self.status },
+            status: status_or_gone(self.status),
             received: self.head + body + self.received,
             sent: self.sent,
             took: end.saturating_duration_since(self.started),

@@ -250,13 +250,10 @@ async fn client_hello(
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         }
-        stream.readable().await?;
-        match stream.try_read(&mut buffer) {
-            Ok(0) if read.is_empty() => return Ok(None),
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => read.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        match stream::read(stream, &mut buffer).await? {
+            0 if read.is_empty() => return Ok(None),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => read.extend_from_slice(&buffer[..count]),
         }
     }
 }

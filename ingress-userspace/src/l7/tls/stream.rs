@@ -158,6 +158,17 @@ pub async fn handshake(socket: &TcpStream, session: &mut Connection) -> io::Resu
     }
 }
 
+/// Waits for bytes and reads some. 0: the peer has closed.
+pub(in crate::l7) async fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        socket.readable().await?;
+        match socket.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+}
+
 /// Lets rustls look at what was read.
 pub(super) fn process(socket: &TcpStream, session: &mut Connection) -> io::Result<()> {
     if let Err(error) = session.process_new_packets() {

@@ -1,13 +1,13 @@
 //! `allowlist-source-range` (of old `whitelist-source-range`) and `denylist-source-range`: who may ask, by address.
 //! Whatever is wrong with them locks the Ingress: its author relies on them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::Reader;
 use crate::model::{Reason, SourceRange};
+use crate::translate::network;
 
 /// Reads the group. `Err`: a list cannot be understood; a problem says why.
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Arc<SourceRange>>, ()> {
@@ -28,8 +28,7 @@ fn list(reader: &mut Reader<'_>, name: &'static str) -> Result<Option<Vec<IpNet>
     let Some(text) = reader.values.remove(name) else { return Ok(None) };
     let mut nets = Vec::new();
     for entry in text.split(',').map(str::trim) {
-        let net = entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
-        let Ok(net) = net else {
+        let Some(net) = network(entry) else {
             let message = format!(
                 "`{entry}` is neither an address nor a network; so that nobody gets in whom it would keep out, requests get 503"
             );

@@ -1,6 +1,7 @@
 //! `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by*`, and our own `max-requests`,
-//! `max-pending-requests` and `slow-start` (seconds): how endpoints are chosen and spoken to. Has no twin among the filters: `l7::upstream` and `l7::balance` act on
-//! it. What was to check the backend's certificate and cannot locks the Ingress.
+//! `max-pending-requests` and `slow-start` (seconds): how endpoints are chosen and spoken to. Has no twin among the
+//! filters: `l7::upstream` and `l7::balance` act on it. What was to check the backend's certificate and cannot locks the
+//! Ingress.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -1,12 +1,11 @@
 //! `spec.protection` of a class's parameters: who may connect to its VIPs, and how often. An entry that cannot be read is
 //! left out and named; an allow list stays one, so that nobody gets in whom it would keep out.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::Request;
 use crate::model::{ObjectRef, Protection, Rate, Reason, Vip};
+use crate::translate::network;
 use crate::translate::problems::Problems;
 
 /// What the class says, if it says anything.
@@ -59,9 +58,9 @@ fn networks(list: &[String], name: &str, reference: &ObjectRef, problems: &mut P
     let mut networks = Vec::new();
     for (index, text) in list.iter().enumerate() {
         let text = text.trim();
-        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(network) => networks.push(network),
-            Err(_) => problems.add(
+        match network(text) {
+            Some(network) => networks.push(network),
+            None => problems.add(
                 reference,
                 format!("spec.protection.{name}[{index}]"),
                 Reason::InvalidValue,

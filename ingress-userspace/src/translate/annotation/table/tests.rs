@@ -1,7 +1,6 @@
 //! No annotation is passed over in silence, and the page for users says what the code does.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use k8s_openapi::api::networking::v1::Ingress;
 
@@ -9,6 +8,7 @@ use super::super::no_effect;
 use super::*;
 use crate::model::Problem;
 use crate::source::{Object, Objects};
+use crate::translate::docs::assert_page;
 use crate::translate::{Settings, translate};
 
 /// What is said about an Ingress with this annotation.
@@ -71,19 +71,9 @@ const OWN_NAMES: &str = "
 What all Ingresses of a class shall have is in its parameters: `spec.annotations`, and `spec.options` (`options.md`).
 ";
 
-/// `XDP_INGRESS_WRITE_DOCS=1` writes the page anew.
 #[test]
 fn the_page_is_what_the_code_says() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/annotations.md");
-    let wanted = render();
-    if std::env::var_os("XDP_INGRESS_WRITE_DOCS").is_some() {
-        std::fs::write(&page, &wanted).unwrap();
-    }
-    let is = std::fs::read_to_string(&page).unwrap_or_default();
-    assert!(
-        is == wanted,
-        "docs/annotations.md is not what the code says; set XDP_INGRESS_WRITE_DOCS=1 and run this test"
-    );
+    assert_page("annotations.md", &render());
 }
 
 fn render() -> String {

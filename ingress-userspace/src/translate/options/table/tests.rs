@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::*;
 use crate::model::{Kind, ObjectRef, Problem};
 use crate::source::Objects;
+use crate::translate::docs::assert_page;
 use crate::translate::options::Options;
 use crate::translate::problems::Problems;
 
@@ -60,19 +60,9 @@ fn options_with_an_annotations_name_are_that_annotation() {
     assert_eq!((options.annotations.len(), problems.len()), (1, 1));
 }
 
-/// `XDP_INGRESS_WRITE_DOCS=1` writes the page anew.
 #[test]
 fn the_page_is_what_the_code_says() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/options.md");
-    let wanted = render();
-    if std::env::var_os("XDP_INGRESS_WRITE_DOCS").is_some() {
-        std::fs::write(&page, &wanted).unwrap();
-    }
-    let is = std::fs::read_to_string(&page).unwrap_or_default();
-    assert!(
-        is == wanted,
-        "docs/options.md is not what the code says; set XDP_INGRESS_WRITE_DOCS=1 and run this test"
-    );
+    assert_page("options.md", &render());
 }
 
 fn render() -> String {
