@@ -16,6 +16,7 @@ mod instruments;
 mod lifecycle;
 mod membership;
 mod packets;
+mod partition;
 mod promise;
 mod protection;
 mod routed;
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
         examples::trials(),
         changes::trials(),
         membership::trials(),
+        partition::trials(),
         announcement::trials(),
         promise::trials(),
         routed::trials(),
