@@ -147,7 +147,6 @@ impl L4 {
             log: config.bpf_log,
         };
         let mut loaded = load::load(&options, &netlink).await?;
-        arp::ask_in_own_name(&netlink, &config.pin_path, &loaded.attachments).await;
         if config.bpf_log {
             bpf_log::start(&mut loaded.ebpf);
         }
@@ -181,8 +180,15 @@ impl L4 {
             netlink.clone(),
             changes,
             peers_inbox,
-            config.vlans,
+            config.vlans.clone(),
             publish_surroundings,
+        ));
+        tokio::spawn(arp::ask_in_own_name(
+            netlink.clone(),
+            config.pin_path.clone(),
+            loaded.attachments.iter().map(|attachment| attachment.index).collect(),
+            config.vlans,
+            surroundings.clone(),
         ));
         let takeover = load::Takeover::new(loaded.ebpf, loaded.waiting, config.pin_path.clone());
         let engine = Engine {

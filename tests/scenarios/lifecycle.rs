@@ -151,7 +151,9 @@ fn cleanup_leaves_nothing() -> Result<()> {
     let arp_announce = || node.host().output("cat", &["/proc/sys/net/ipv4/conf/eth0/arp_announce"]);
     ensure!(arp_announce()?.trim() == "0", "the lab's uplinks ask in any name");
     lab.serve_examples()?;
-    ensure!(arp_announce()?.trim() == "2", "ARP requests may name VIPs");
+    load::wait_for("ARP requests to name no VIPs", Duration::from_secs(10), || {
+        Ok(arp_announce()?.trim() == "2")
+    })?;
     let pins = node.bpffs().join("xdp-ingress");
     let cleanup = || {
         let mut command = node.host().command(paths::daemon());

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
     Host, Lab, Node,
     http::{self, Target},
-    load::PATIENCE,
+    load::{self, PATIENCE},
     second::SECOND,
     topology::UPLINK,
     vlan,
@@ -108,6 +108,13 @@ fn nodes_in_a_vlan() -> Result<()> {
             "{} does not reach its peers by the VLAN: {ways:?}",
             node.name()
         );
+    }
+    // By neither of them do nodes ask for clients in a VIP's name.
+    for (node, interface) in lab.nodes().iter().flat_map(|node| [(node, UPLINK), (node, vlan::INTERFACE)]) {
+        let setting = format!("/proc/sys/net/ipv4/conf/{interface}/arp_announce");
+        load::wait_for("arp_announce on the uplink and on its VLAN", PATIENCE, || {
+            Ok(node.host().output("cat", &[&setting])?.trim() == "2")
+        })?;
     }
     println!("{} reaches its peers: {}", lab.node(0).name(), lab.node(0).ask(&["status"])?.trim());
     all_serve(&lab, lab.client(0))?;

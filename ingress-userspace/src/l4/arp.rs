@@ -3,35 +3,64 @@
 //! source of the packet that waits, the VIP, as the sender, and whoever hears it takes that for news of where the VIP is
 //! (RFC 826): the client would leave the owner. With 2 the question names an address of the link itself. IPv6 does so anyway.
 //!
-//! Set over rtnetlink (`IFLA_INET_CONF`, Linux 2.6.37), since `/proc/sys` cannot be written in a container. What was set
-//! before is kept as a symbolic link beside the pins: a bpffs ends with the node's run, as the setting does. Called by `l4`.
+//! Set over rtnetlink (`IFLA_INET_CONF`, Linux 2.6.37), since `/proc/sys` cannot be written in a container: on the uplinks and
+//! on the VLANs that they carry, those that come later too. What was set before is kept as a symbolic link beside the pins: a
+//! bpffs ends with the node's run, as the setting does. A task of its own, started by `l4`.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::load::Attachment;
-use super::netlink::Netlink;
+use super::neighbour::Surroundings;
+use super::netlink::{Link, Netlink};
+use super::vlan::{Told, wire};
 
 /// "Always use the best local address for this target."
 const BEST_LOCAL: u32 = 2;
 /// The links that remember are called this and the interface's index.
 const REMEMBERED: &str = "arp_announce_";
 
-/// Sees to it on the uplinks. What cannot be set is a warning: everything works, but clients may leave the VIP's owner.
-pub(super) async fn ask_in_own_name(netlink: &Netlink, pin_path: &Path, uplinks: &[Attachment]) {
-    for Attachment { interface, index, .. } in uplinks {
-        if let Err(error) = set(netlink, pin_path, interface, *index).await {
-            warn!(
-                interface,
-                %error,
-                "cannot set arp_announce: this node's ARP requests may draw clients away from the owners of VIPs; set \
-                 net.ipv4.conf.{interface}.arp_announce to 2"
-            );
+/// Sees to it on the interfaces that send by `uplinks` (their indices). What cannot be set is a warning: everything works, but
+/// clients may leave the VIP's owner.
+pub(super) async fn ask_in_own_name(
+    netlink: Netlink,
+    pin_path: PathBuf,
+    uplinks: Vec<u32>,
+    told: Vec<Told>,
+    mut surroundings: watch::Receiver<Surroundings>,
+) {
+    let mut seen = BTreeSet::new();
+    loop {
+        let links = surroundings.borrow_and_update().links.clone();
+        let here = sending_by(&uplinks, &links, &told);
+        // The index of an interface that goes may come again.
+        seen.retain(|index| here.iter().any(|link| link.index == *index));
+        for Link { name, index, .. } in here {
+            if seen.insert(*index)
+                && let Err(error) = set(&netlink, &pin_path, name, *index).await
+            {
+                warn!(
+                    interface = name,
+                    %error,
+                    "cannot set arp_announce: this node's ARP requests may draw clients away from the owners of VIPs; set \
+                     net.ipv4.conf.{name}.arp_announce to 2"
+                );
+            }
+        }
+        if surroundings.changed().await.is_err() {
+            return;
         }
     }
+}
+
+/// The interfaces whose frames leave by one of `uplinks`, with VLAN tags or without.
+fn sending_by<'a>(uplinks: &[u32], links: &'a [Link], told: &[Told]) -> Vec<&'a Link> {
+    let leaves = |link: &&Link| wire(link, links, told).is_some_and(|(by, _)| uplinks.contains(&by));
+    links.iter().filter(leaves).collect()
 }
 
 async fn set(netlink: &Netlink, pin_path: &Path, interface: &str, index: u32) -> io::Result<()> {
@@ -78,4 +107,35 @@ fn value(conf: &str) -> io::Result<u32> {
 
 fn remembered(pin_path: &Path, index: u32) -> PathBuf {
     pin_path.join(format!("{REMEMBERED}{index}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vlan::Lower;
+    use super::{Link, sending_by};
+
+    #[test]
+    fn uplinks_and_their_vlans_ask_in_their_own_name() {
+        let link = |index, name: &str, on| Link {
+            index,
+            name: name.to_owned(),
+            mac: None,
+            is_up: true,
+            mtu: 1500,
+            xdp: None,
+            vlan_on: Option::map(on, |link| Lower { link, number: 5, is_qinq: false }),
+        };
+        let links = [
+            link(1, "lo", None),
+            link(2, "eth0", None),
+            link(3, "eth1", None),
+            link(4, "eth0.5", Some(2)),
+            link(5, "eth0.5.5", Some(4)),
+            link(6, "eth1.5", Some(3)),
+            link(7, "ovs5", None),
+        ];
+        let told = ["ovs5=eth0:5".parse().expect("well formed")];
+        let names: Vec<_> = sending_by(&[2], &links, &told).iter().map(|link| link.name.as_str()).collect();
+        assert_eq!(names, ["eth0", "eth0.5", "eth0.5.5", "ovs5"]);
+    }
 }
