@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
     Lab, Node,
     load::{self, Load},
 };
 use libtest_mimic::Trial;
 
-use super::scenario;
+use super::{lifecycle::swap_pins, scenario};
 
 /// Held connections, over both IP versions together.
 const HELD: usize = 500;
@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("handover::a_successor_takes_over_and_nobody_notices", a_successor_takes_over),
+        scenario("handover::a_successor_with_another_map_layout_takes_over", another_map_layout),
         scenario("handover::a_successor_that_fails_changes_nothing", a_successor_that_fails),
     ]
 }
@@ -53,14 +54,30 @@ fn noticed(lab: &Lab, node: &Node) -> usize {
 }
 
 fn a_successor_takes_over() -> Result<()> {
-    let lab = Lab::builder("handover").build()?;
+    take_over("hand-over", &Lab::builder("handover").build()?, HELD, |_| Ok(()))
+}
+
+/// The new daemon's maps have another layout: the old one's program goes on with its own, which the old daemon still writes,
+/// until the new ones are filled.
+fn another_map_layout() -> Result<()> {
+    let lab = Lab::builder("handlayout").build()?;
+    take_over("hand-over to another map layout", &lab, HELD / 2, swap_pins)?;
+    let node = lab.nodes().iter().find(|node| node.daemon_log().contains("with new maps"));
+    let node = node.context("no daemon took over with new maps")?;
+    ensure!(!node.bpffs().join("xdp-ingress/rebuilding").exists(), "the takeover was not completed");
+    Ok(())
+}
+
+/// The owner's daemon hands over, after `prepare` was done to its node.
+fn take_over(what: &str, lab: &Lab, held: usize, prepare: impl Fn(&Node) -> Result<()>) -> Result<()> {
     lab.serve_examples()?;
-    let load = Load::start(&lab, "foo.bar.com", "/bar", HELD, RATE)?;
-    let node = settled_owner(&lab)?;
-    let (held, before) = (load.report().held_on(node), noticed(&lab, node));
+    let load = Load::start(lab, "foo.bar.com", "/bar", held, RATE)?;
+    let node = settled_owner(lab)?;
+    let (held, before) = (load.report().held_on(node), noticed(lab, node));
     ensure!(held > 50, "only {held} connections on {}", node.name());
     ensure!(before > 0, "the log says nothing of {}: has its wording changed?", node.name());
 
+    prepare(node)?;
     let started = Instant::now();
     let mut old = node.launch_successor()?;
     load::wait_for("the old daemon to hand over", PATIENCE, || {
@@ -79,10 +96,10 @@ fn a_successor_takes_over() -> Result<()> {
 
     // Two more seconds of new connections, all of them the new daemon's on this node.
     thread::sleep(Duration::from_secs(2));
-    let noticed = noticed(&lab, node) - before;
+    let noticed = noticed(lab, node) - before;
     let report = load.finish()?;
     println!(
-        "hand-over on {}: after {handed_over:.0?}, ready after {ready:.0?}; {} of {} connections broken ({held} were on it, \
+        "{what} on {}: after {handed_over:.0?}, ready after {ready:.0?}; {} of {} connections broken ({held} were on it, \
          {} told to close), {} of {} new ones lost, {} slow; the peers noticed {noticed} changes of its state",
         node.name(),
         report.hold.broken(|_| true),

@@ -58,16 +58,19 @@ fn a_restart_loses_no_packet() -> Result<()> {
 /// that it has, whatever their pins say, and is there until the new daemon's maps are filled.
 fn another_map_layout_loses_no_packet() -> Result<()> {
     let lab = Lab::builder("layout").clients(2).build()?;
-    restart(&lab, "upgraded to another map layout", |node| {
-        let pins = node.bpffs().join("xdp-ingress");
-        for (from, to) in [("COUNTERS", "CONFIG"), ("HEARTBEAT", "NODES")] {
-            fs::remove_file(pins.join(to)).with_context(|| format!("removing the pin {to}"))?;
-            fs::rename(pins.join(from), pins.join(to)).with_context(|| format!("renaming the pin {from}"))?;
-        }
-        Ok(())
-    })?;
+    restart(&lab, "upgraded to another map layout", swap_pins)?;
     let node = lab.nodes().iter().find(|node| node.daemon_log().contains("with new maps"));
     ensure!(node.is_some(), "no daemon took over with new maps");
+    Ok(())
+}
+
+/// The pins of some maps are those of others.
+pub(super) fn swap_pins(node: &Node) -> Result<()> {
+    let pins = node.bpffs().join("xdp-ingress");
+    for (from, to) in [("COUNTERS", "CONFIG"), ("HEARTBEAT", "NODES")] {
+        fs::remove_file(pins.join(to)).with_context(|| format!("removing the pin {to}"))?;
+        fs::rename(pins.join(from), pins.join(to)).with_context(|| format!("renaming the pin {from}"))?;
+    }
     Ok(())
 }
 

@@ -264,3 +264,57 @@ async fn a_daemon_that_takes_over_is_the_same_node_to_its_peers() {
     two.announce(Announced::Draining);
     until(&one, |v| sees(v, "n2", Liveness::Draining)).await;
 }
+
+/// The same in a cluster that gossips, one node of which is dead: the heir has a gossip of its own, under a later identity
+/// that says the same, and nobody sees the node go or come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_daemon_that_takes_over_a_gossip_is_the_same_node_to_all() {
+    let mut world = World::start(5, 36).await;
+    world.crash(&["n36".to_owned()]).await;
+    world.agree().await;
+    let heir = "n2";
+    let old = world.running.remove(heir).unwrap();
+    let mut watchers = tokio::task::JoinSet::new();
+    let (end, over) = tokio::sync::watch::channel(());
+    for (own, membership) in &world.running {
+        let (mut view, mut over, own) = (membership.view(), over.clone(), own.clone());
+        view.mark_unchanged();
+        watchers.spawn(async move {
+            let mut noticed = Vec::new();
+            loop {
+                tokio::select! {
+                    changed = view.changed() => assert!(changed.is_ok(), "{own} ended"),
+                    _ = over.changed() => return noticed,
+                }
+                let now = view.borrow_and_update().peers[heir];
+                if now != Liveness::Serving {
+                    noticed.push(format!("{own} holds it for {now:?}"));
+                }
+            }
+        });
+    }
+    let legacy = serde_json::to_string(&old.hand_over().unwrap()).unwrap();
+    let since = Instant::now();
+    let new = Membership::start(heir.to_owned(), config(world.port, KEY), serde_json::from_str(&legacy).ok())
+        .unwrap();
+    new.declare(world.declared.clone());
+    until(&new, |view| view.settled).await;
+    let settled = since.elapsed();
+    assert_eq!(new.view().borrow().peers["n36"], Liveness::Down);
+    world.running.insert(heir.to_owned(), new);
+    world.agree().await;
+    // Longer than a suspicion lasts.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(end);
+    let noticed = watchers.join_all().await.concat();
+    println!(
+        "36 nodes, one of them dead, real sockets, gossip: an heir has settled after {settled:.0?}; noticed: {noticed:?}"
+    );
+    assert!(noticed.is_empty(), "{noticed:?}");
+    // And they hear what the new one says.
+    world.running[heir].announce(Announced::Draining);
+    for membership in world.running.iter().filter(|(name, _)| *name != heir).map(|(_, membership)| membership)
+    {
+        until(membership, |view| sees(view, heir, Liveness::Draining)).await;
+    }
+}
