@@ -139,6 +139,9 @@ pub(crate) struct Legacy {
     peers: BTreeMap<String, Peer>,
     /// Who of them was heard a moment ago.
     heard: BTreeSet<String>,
+    /// Who of them was up, heard or by what others say. Nothing in what an earlier version left.
+    #[serde(default)]
+    pub(crate) up: Option<BTreeSet<String>>,
 }
 
 /// One node's knowledge of the others.
@@ -184,6 +187,7 @@ impl Machine {
             announced: self.announced,
             peers: self.peers.clone(),
             heard: heard.map(|(name, _)| name.clone()).collect(),
+            up: None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! All nodes switch when they hear of the same declaration, and not all hear it at once. So a node that gossips still
 //! answers whoever sends it heartbeats, and a peer is up if either way says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::machine::{Announced, Beat, Incarnation, Legacy, Liveness, Machine, Timing};
@@ -31,6 +31,8 @@ pub(crate) struct Members {
     /// Set when there are few nodes again.
     gossips_until: Option<Instant>,
     settled: bool,
+    /// Who was up for the daemon before, a moment ago.
+    expected: Option<BTreeSet<String>>,
 }
 
 impl Members {
@@ -52,17 +54,22 @@ impl Members {
             gossips_since: None,
             gossips_until: None,
             settled: false,
+            expected: None,
         }
     }
 
     /// See [`Machine::legacy`].
     pub(crate) fn legacy(&self) -> Legacy {
-        self.machine.legacy()
+        let up = self.view().into_iter().filter(|(_, liveness)| *liveness != Liveness::Down);
+        let mut legacy = self.machine.legacy();
+        legacy.up = Some(up.map(|(name, _)| name).collect());
+        legacy
     }
 
     /// See [`Machine::inherit`]. Gossip begins anew, under a later identity that says the same.
     pub(crate) fn inherit(&mut self, now: Instant, legacy: Legacy) {
         self.announced = legacy.announced;
+        self.expected.clone_from(&legacy.up);
         self.machine.inherit(now, legacy);
     }
 
@@ -116,8 +123,11 @@ impl Members {
         self.settled |= match self.gossips_since {
             None => self.machine.is_settled(),
             Some(since) => {
-                let all_up = self.view().values().all(|liveness| *liveness != Liveness::Down);
-                all_up || now.saturating_duration_since(since) >= SWIM_SETTLES
+                let is_expected =
+                    |name: &String| self.expected.as_ref().is_none_or(|expected| expected.contains(name));
+                let mut view = self.view().into_iter().filter(|(name, _)| is_expected(name));
+                view.all(|(_, liveness)| liveness != Liveness::Down)
+                    || now.saturating_duration_since(since) >= SWIM_SETTLES
             }
         };
     }

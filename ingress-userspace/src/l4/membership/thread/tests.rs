@@ -271,6 +271,8 @@ async fn a_daemon_that_takes_over_is_the_same_node_to_its_peers() {
 async fn a_daemon_that_takes_over_a_gossip_is_the_same_node_to_all() {
     let mut world = World::start(5, 36).await;
     world.crash(&["n36".to_owned()]).await;
+    // No heartbeats any more: the gossip alone says who lives.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     world.agree().await;
     let heir = "n2";
     let old = world.running.remove(heir).unwrap();
@@ -311,6 +313,8 @@ async fn a_daemon_that_takes_over_a_gossip_is_the_same_node_to_all() {
         "36 nodes, one of them dead, real sockets, gossip: an heir has settled after {settled:.0?}; noticed: {noticed:?}"
     );
     assert!(noticed.is_empty(), "{noticed:?}");
+    // Without what the daemon before left, nobody could be sure of the dead one before two seconds are over.
+    assert!(settled < Duration::from_secs(2), "{settled:?}");
     // And they hear what the new one says.
     world.running[heir].announce(Announced::Draining);
     for membership in world.running.iter().filter(|(name, _)| *name != heir).map(|(_, membership)| membership)
