@@ -170,6 +170,18 @@ fn sending() -> Vec<Case> {
         Case::new("gue: v4 SYN over IPv6", v4(SYN))
             .when(routed(ROUTED6))
             .transmits(Reason::ForwardNew, sent6(&v4(SYN).hops(HOP_STEERED), entropy4())),
+        Case::new("gue: v4, DSCP goes to the outer header", marked4(v4(SYN).bytes(), EXPEDITED | ECN))
+            .when(routed(ROUTED))
+            .transmits(Reason::ForwardNew, {
+                let inner = marked4(v4(SYN).hops(HOP_STEERED).bytes(), EXPEDITED | ECN);
+                marked4(sent4_bytes(&inner, port4()), EXPEDITED)
+            }),
+        Case::new("gue: v6, DSCP goes to the outer header", marked6(v6(SYN).bytes(), EXPEDITED | ECN))
+            .when(routed(ROUTED6))
+            .transmits(Reason::ForwardNew, {
+                let inner = marked6(v6(SYN).hops(HOP_STEERED).bytes(), EXPEDITED | ECN);
+                marked6(sent6_bytes(&inner), EXPEDITED)
+            }),
         Case::new("gue: a remembered flow", v4(ACK))
             .when(routed(NEAR))
             .when(remembered(ROUTED))
@@ -201,6 +213,28 @@ fn sending() -> Vec<Case> {
 
 pub(super) fn entropy4() -> u16 {
     flows()[0].entropy()
+}
+
+/// DSCP "expedited forwarding" (RFC 3246).
+const EXPEDITED: u8 = 46 << 2;
+/// "ECN-capable transport".
+const ECN: u8 = 0b01;
+
+/// The IPv4 packet in `frame` with another second byte.
+fn marked4(mut frame: Vec<u8>, tos: u8) -> Vec<u8> {
+    let ip = &mut frame[ETH_LEN..ETH_LEN + size_of::<Ipv4Hdr>()];
+    ip[1] = tos;
+    ip[10..12].fill(0);
+    let sum = checksum::over(words(ip));
+    ip[10..12].copy_from_slice(&sum.to_ne_bytes());
+    frame
+}
+
+/// The IPv6 packet in `frame` with another traffic class.
+fn marked6(mut frame: Vec<u8>, class: u8) -> Vec<u8> {
+    frame[ETH_LEN] = 0x60 | class >> 4;
+    frame[ETH_LEN + 1] = class << 4 | frame[ETH_LEN + 1] & 0xf;
+    frame
 }
 
 const TAG: [u8; 4] = [0x81, 0x00, 0x20, 0x0a];
