@@ -123,8 +123,13 @@ impl Node {
 
     /// Starts another daemon beside the one that runs, which it takes over from; gives that one.
     pub fn launch_successor(&self) -> Result<Process> {
+        self.launch_successor_as(self.daemon_command())
+    }
+
+    /// The same with another command line, made from [`Node::daemon_command_from`].
+    pub fn launch_successor_as(&self, command: Command) -> Result<Process> {
         let old = self.slot().take().with_context(|| format!("no daemon runs on {}", self.name()))?;
-        self.launch_daemon()?;
+        self.launch(command)?;
         Ok(old)
     }
 

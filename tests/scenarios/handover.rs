@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
     Lab, Node,
     load::{self, Load},
+    process::Process,
 };
 use libtest_mimic::Trial;
 
@@ -27,6 +28,7 @@ pub(super) fn trials() -> Vec<Trial> {
         scenario("handover::a_successor_takes_over_and_nobody_notices", a_successor_takes_over),
         scenario("handover::a_successor_with_another_map_layout_takes_over", another_map_layout),
         scenario("handover::a_successor_that_fails_changes_nothing", a_successor_that_fails),
+        scenario("handover::one_with_another_map_layout_fails", one_with_another_map_layout_fails),
     ]
 }
 
@@ -118,16 +120,40 @@ fn take_over(what: &str, lab: &Lab, held: usize, prepare: impl Fn(&Node) -> Resu
 /// The new daemon dies before it has taken over: the old one serves on, has its admin address back and hands over to the
 /// next.
 fn a_successor_that_fails() -> Result<()> {
-    let lab = Lab::builder("nohandover").nodes(1).build()?;
+    fail("a successor died", &Lab::builder("nohandover").nodes(1).build()?, |node| {
+        let old = node.launch_successor()?;
+        load::wait_for("the old daemon to see the new one", PATIENCE, || {
+            Ok(old.log().contains("has come to take over"))
+        })?;
+        node.kill_daemon();
+        Ok(old)
+    })
+}
+
+/// It finds no objects, but has replaced the pins of the old daemon's maps by those of its own, which nobody fills. The old
+/// one's program goes on with the maps that it has, and the next daemon makes them anew.
+fn one_with_another_map_layout_fails() -> Result<()> {
+    let lab = Lab::builder("nolayout").nodes(1).build()?;
+    fail("a successor with another map layout failed", &lab, |node| {
+        swap_pins(node)?;
+        let old = node.launch_successor_as(node.daemon_command_from("dir:/nowhere"))?;
+        load::wait_for("the new daemon to fail", PATIENCE, || Ok(!node.is_running()))?;
+        let log = node.daemon_log_tail();
+        ensure!(log.contains("/nowhere"), "it failed otherwise: {log}");
+        ensure!(node.bpffs().join("xdp-ingress/rebuilding").exists(), "it has made no maps");
+        Ok(old)
+    })?;
+    ensure!(lab.node(0).daemon_log().contains("with new maps"), "the next one had the same maps");
+    Ok(())
+}
+
+/// `fail_once` starts a daemon beside the node's, which it gives, and sees to it that the new one fails.
+fn fail(what: &str, lab: &Lab, fail_once: impl Fn(&Node) -> Result<Process>) -> Result<()> {
     lab.serve_examples()?;
     let node = lab.node(0);
-    let load = Load::start(&lab, "foo.bar.com", "/bar", 20, 50)?;
-    let mut old = node.launch_successor()?;
-    load::wait_for("the old daemon to see the new one", PATIENCE, || {
-        Ok(old.log().contains("has come to take over"))
-    })?;
-    node.kill_daemon();
-    ensure!(!old.log().contains("handed over"), "it was too late to kill the new daemon: {}", old.log_tail());
+    let load = Load::start(lab, "foo.bar.com", "/bar", 20, 50)?;
+    let mut old = fail_once(node)?;
+    ensure!(!old.log().contains("handed over"), "the new daemon did not fail in time: {}", old.log_tail());
     load::wait_for("the admin address to be the old daemon's again", PATIENCE, || {
         Ok(node.metrics().is_ok_and(|text| text.contains("xdp_ingress_")))
     })?;
@@ -138,7 +164,7 @@ fn a_successor_that_fails() -> Result<()> {
     old.terminate()?;
     old.wait(PATIENCE)?;
     let report = load.finish()?;
-    println!("a successor died, the next one took over: {}", report.summary());
+    println!("{what}, the next one took over: {}", report.summary());
     ensure!(report.hold.broken(|_| true) == 0, "{:?}", report.hold.failures());
     ensure!(report.steady.lost() == 0, "{:?}", report.steady.losses());
     Ok(())
