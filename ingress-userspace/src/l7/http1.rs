@@ -3,8 +3,6 @@
 //! `relay`, `tunnel`, `finish`). Runs on its own epoll inside the worker's tokio runtime; asks `decide` what to do with a
 //! request and never looks at rules itself.
 
-mod body;
-mod chunked;
 mod config;
 mod connection;
 mod core;
@@ -23,11 +21,13 @@ pub mod syntax;
 #[cfg(test)]
 mod timeout_tests;
 mod tunnel;
-mod write;
 
+pub(in crate::l7) mod body;
+pub(in crate::l7) mod chunked;
 pub(in crate::l7) mod link;
 pub(in crate::l7) mod slots;
 pub(in crate::l7) mod wheel;
+pub(in crate::l7) mod write;
 
 use std::cell::RefCell;
 use std::io;

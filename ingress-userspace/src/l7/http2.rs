@@ -25,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::head::ConnectionInfo;
 use super::timeouts;
-use super::upstream::hyper::Pool;
+use super::upstream::client::Pool;
 use super::worker::Worker;
 
-pub use body::{RequestBody, ResponseBody};
+pub use body::{RequestBody, RequestBodyError, ResponseBody};
 
 /// Requests at once on one connection (nginx' `http2_max_concurrent_streams`).
 const MAX_STREAMS: u32 = 128;

@@ -70,6 +70,21 @@ impl Body {
         self.take_and(bytes, |payload| out.extend_from_slice(payload))
     }
 
+    /// The same; trailers are appended to `trailers`, with the empty line behind them.
+    pub(crate) fn take_decoded(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        trailers: &mut Vec<u8>,
+    ) -> Result<usize, ChunkError> {
+        let Body::Chunked(chunks) = self else { return self.take_payload(bytes, out) };
+        let taken = chunks.take_all(bytes, |data| out.extend_from_slice(data), |byte| trailers.push(byte))?;
+        if chunks.is_done() {
+            *self = Body::Done;
+        }
+        Ok(taken)
+    }
+
     fn take_and(&mut self, bytes: &[u8], mut payload: impl FnMut(&[u8])) -> Result<usize, ChunkError> {
         match self {
             Body::Done => Ok(0),

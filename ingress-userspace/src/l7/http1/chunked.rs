@@ -97,7 +97,17 @@ impl Chunks {
     }
 
     /// Checks `bytes` up to the end of the body at most; how many of them belong to it. `payload` gets the data.
-    pub(crate) fn take(&mut self, bytes: &[u8], mut payload: impl FnMut(&[u8])) -> Result<usize, ChunkError> {
+    pub(crate) fn take(&mut self, bytes: &[u8], payload: impl FnMut(&[u8])) -> Result<usize, ChunkError> {
+        self.take_all(bytes, payload, |_| {})
+    }
+
+    /// The same; `trailers` gets the trailer section, with the empty line that ends it.
+    pub(crate) fn take_all(
+        &mut self,
+        bytes: &[u8],
+        mut payload: impl FnMut(&[u8]),
+        mut trailers: impl FnMut(u8),
+    ) -> Result<usize, ChunkError> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             if let State::Data { left } = self.state {
@@ -108,11 +118,22 @@ impl Chunks {
                 let left = left - taken as u64;
                 self.state = if left == 0 { State::DataCr } else { State::Data { left } };
             } else {
-                self.state = self.next(bytes[at])?;
+                let next = self.next(bytes[at])?;
+                if self.is_in_trailers() {
+                    trailers(bytes[at]);
+                }
+                self.state = next;
                 at += 1;
             }
         }
         Ok(at)
+    }
+
+    fn is_in_trailers(&self) -> bool {
+        matches!(
+            self.state,
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf | State::EndLf
+        )
     }
 
     fn next(&mut self, byte: u8) -> Result<State, ChunkError> {
@@ -208,21 +229,25 @@ impl Chunks {
         Ok(())
     }
 
-    /// RFC 9110 section 6.5.1: no framing, routing or connection fields in trailers; and none of those that we set,
-    /// since backends may merge trailers into the head.
     fn check_trailer(&self) -> Result<(), ChunkError> {
         let Some(name) = self.name.get(..usize::from(self.name_length)) else {
             return Ok(());
         };
-        let crosses = match self.direction {
-            Direction::Request => keeps_request_header(name, false),
-            Direction::Response => keeps_response_header(name),
-        };
-        let misplaced = ["content-length", "host", "expect", "trailer", "content-encoding", "authorization"]
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-        if crosses && !misplaced { Ok(()) } else { Err(ChunkError) }
+        if may_be_trailer(name, self.direction) { Ok(()) } else { Err(ChunkError) }
     }
+}
+
+/// RFC 9110 section 6.5.1: no framing, routing or connection fields in trailers; and none of those that we set, since
+/// backends may merge trailers into the head.
+pub(crate) fn may_be_trailer(name: &[u8], direction: Direction) -> bool {
+    let crosses = match direction {
+        Direction::Request => keeps_request_header(name, false),
+        Direction::Response => keeps_response_header(name),
+    };
+    let misplaced = ["content-length", "host", "expect", "trailer", "content-encoding", "authorization"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    crosses && !misplaced
 }
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use super::core::{Core, Next, client_token};
 use super::error::{BadAnswer, Refusal};
 use super::link::Received;
 use super::request::{Framing, Progress, Version};
+use super::response::MAX_INTERIM;
 use super::slots::Id;
 use super::splice;
 use super::write::{self, Persistence};
 
-/// Interim answers (1xx) that one request may have.
-const MAX_INTERIM: u8 = 16;
 /// Up to here a body's first piece is copied behind its head; above, both are handed to the kernel as they are.
 const COPIED: usize = 4096;
 

@@ -9,6 +9,9 @@ use super::{
     syntax::{Span, decimal, list, text_end},
 };
 
+/// Interim answers (1xx) that one request may have.
+pub(crate) const MAX_INTERIM: u8 = 16;
+
 /// A parsed answer's head. Spans point into the buffer that was parsed.
 #[derive(Debug, Default)]
 pub struct ParsedResponse {

@@ -47,16 +47,7 @@ pub(crate) fn request(
     edits: Option<&Edits>,
     id: &[u8],
 ) {
-    out.extend_from_slice(head.method.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(edits.and_then(|edits| edits.path.as_deref()).unwrap_or(head.path).as_bytes());
-    if let Some(query) = head.query {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
-    }
-    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    out.extend_from_slice(edits.and_then(|edits| edits.host.as_deref()).unwrap_or(head.authority).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    request_line(out, head, edits);
     let named = Named::new(buffer, &parsed.fields);
     let underscores = head.origin.downstream.is_some_and(|options| options.underscores);
     copy_fields(out, buffer, &parsed.fields, parsed.length, |field| match field.kind {
@@ -75,13 +66,32 @@ pub(crate) fn request(
     if let Some(protocols) = parsed.upgrade {
         upgrade(out, protocols.of(buffer));
     }
+    set_fields(out, edits);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the request line and `Host`.
+pub(in crate::l7) fn request_line(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: Option<&Edits>) {
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(edits.and_then(|edits| edits.path.as_deref()).unwrap_or(head.path).as_bytes());
+    if let Some(query) = head.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    out.extend_from_slice(edits.and_then(|edits| edits.host.as_deref()).unwrap_or(head.authority).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the fields that filters set.
+pub(in crate::l7) fn set_fields(out: &mut Vec<u8>, edits: Option<&Edits>) {
     for (name, value) in edits.iter().flat_map(|edits| &edits.set) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What the head of an answer says about the client's connection.
@@ -111,18 +121,10 @@ pub(crate) fn response(
     let _ = write!(out, "HTTP/1.1 {} ", parsed.status);
     out.extend_from_slice(parsed.reason.of(buffer));
     out.extend_from_slice(b"\r\n");
-    // RFC 9110 section 8.6: neither 1xx nor 204 may have one, but backends send it.
-    let length = !matches!(parsed.status, 100..=199 | 204);
-    let named = Named::new(buffer, &parsed.fields);
-    copy_fields(out, buffer, &parsed.fields, parsed.length, |field| match field.kind {
-        FieldKind::ContentLength => length,
-        FieldKind::Other | FieldKind::Host | FieldKind::Expect => {
-            let name = field.name.of(buffer);
-            keeps_response_header(name)
-                && !named.contains(name)
-                && !(hsts.is_some() && name.eq_ignore_ascii_case(hsts::NAME.as_bytes()))
-        }
-        _ => false,
+    let crosses = crossing(buffer, parsed);
+    copy_fields(out, buffer, &parsed.fields, parsed.length, |field| {
+        crosses(field)
+            && !(hsts.is_some() && field.name.of(buffer).eq_ignore_ascii_case(hsts::NAME.as_bytes()))
     });
     if let Some(hsts) = hsts {
         hsts::write(out, hsts);
@@ -141,6 +143,24 @@ pub(crate) fn response(
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Which fields of an answer go on to the client.
+pub(in crate::l7) fn crossing<'a>(
+    buffer: &'a [u8],
+    parsed: &'a ParsedResponse,
+) -> impl Fn(&Field) -> bool + use<'a> {
+    // RFC 9110 section 8.6: neither 1xx nor 204 may have one, but backends send it.
+    let length = !matches!(parsed.status, 100..=199 | 204);
+    let named = Named::new(buffer, &parsed.fields);
+    move |field| match field.kind {
+        FieldKind::ContentLength => length,
+        FieldKind::Other | FieldKind::Host | FieldKind::Expect => {
+            let name = field.name.of(buffer);
+            keeps_response_header(name) && !named.contains(name)
+        }
+        _ => false,
+    }
 }
 
 fn upgrade(out: &mut Vec<u8>, protocols: &[u8]) {
@@ -175,7 +195,8 @@ fn copy_fields(
     }
 }
 
-fn is_edited(edits: Option<&Edits>, name: &[u8]) -> bool {
+/// Whether filters take a field out or put another in its place.
+pub(in crate::l7) fn is_edited(edits: Option<&Edits>, name: &[u8]) -> bool {
     edits.is_some_and(|edits| {
         let same = |known: &str| known.as_bytes().eq_ignore_ascii_case(name);
         edits.remove.iter().any(|known| same(known)) || edits.set.iter().any(|(known, _)| same(known))

@@ -19,8 +19,7 @@ use crate::l7::answer::Answer;
 use crate::l7::balance::InFlight;
 use crate::l7::stats::Stats;
 use crate::l7::timeouts;
-use crate::l7::upstream::hyper::{Pool, Sender};
-use crate::l7::upstream::pool::PoolKey;
+use crate::l7::upstream::client::{Download, Failure};
 
 /// Who moves a request body, and when it last moved.
 #[derive(Debug)]
@@ -193,11 +192,9 @@ impl ResponseBody {
     }
 }
 
-/// What an endpoint sends. Gives the connection back to the pool at its end.
+/// What an endpoint sends.
 pub struct Streamed {
-    pub(super) body: Incoming,
-    /// Taken when the body has ended.
-    pub(super) connection: Option<(PoolKey, Sender, Rc<Pool>)>,
+    pub(super) body: Download,
     pub(super) stats: Arc<Stats>,
     /// `proxy-read-timeout`.
     pub(super) read_timeout: Duration,
@@ -213,7 +210,7 @@ pub struct Streamed {
 pub enum BodyError {
     /// The endpoint broke off or sent nonsense.
     #[error(transparent)]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] Failure),
     /// It sent nothing for `proxy-read-timeout`.
     #[error("the endpoint sent nothing for too long")]
     Timeout,
@@ -250,11 +247,10 @@ impl Body for ResponseBody {
 
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.body.poll_frame(cx) else {
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.read_timeout)));
             ready!(timer.as_mut().poll(cx));
             self.stats.upstream_failed.add(1);
-            self.connection = None;
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         };
         self.timer = None;
@@ -267,32 +263,10 @@ impl Streamed {
                     account.sent += length;
                 }
             }
-            Some(Err(_)) => {
-                self.stats.upstream_failed.add(1);
-                self.connection = None;
-            }
+            Some(Err(_)) => self.stats.upstream_failed.add(1),
             None => {}
         }
-        if self.body.is_end_stream() {
-            self.finish();
-        }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
-    }
-
-    /// The response is complete: its connection may serve the next request.
-    pub(super) fn finish(&mut self) {
-        if let Some((key, sender, pool)) = self.connection.take() {
-            pool.give_back(key, sender);
-        }
-    }
-}
-
-impl Drop for Streamed {
-    fn drop(&mut self) {
-        // The server asks a body that has told its end for no further frame.
-        if self.body.is_end_stream() {
-            self.finish();
-        }
     }
 }
 

@@ -1,5 +1,4 @@
-//! One request by HTTP/2 and its answer: decides, picks an endpoint, sends the request by HTTP/1.1, passes the answer
-//! back. Tries another endpoint when one cannot be reached, and another connection when a used one turns out dead.
+//! One request by HTTP/2 and its answer: decides, picks an endpoint, sends the request, passes the answer back. Tries another endpoint when one cannot be reached, and another connection when a used one turns out dead.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use super::account::Account;
@@ -25,12 +24,13 @@ use crate::l7::answer::Answer;
 use crate::l7::balance::{Choice, ClusterState, InFlight, NoEndpoint};
 use crate::l7::decide::{Decision, decide};
 use crate::l7::filter::hsts;
-use crate::l7::forwarded::{self, RequestId, SentId};
-use crate::l7::head::{ConnectionInfo, HeadEdits};
+use crate::l7::forwarded::SentId;
+use crate::l7::head::ConnectionInfo;
+use crate::l7::http1::request::Framing;
 use crate::l7::retry::{self, Attempt, Cause};
 use crate::l7::timeouts;
-use crate::l7::upstream::hyper::{ConnectError, Sender};
-use crate::l7::upstream::pool::PoolKey;
+use crate::l7::upstream::client::{self, ConnectError, Outgoing, Sender};
+use crate::l7::upstream::http1::Upload;
 use crate::l7::upstream::transport::Transport;
 use crate::model::{Forwarding, Hsts};
 
@@ -45,14 +45,13 @@ pub(super) async fn exchange(
     let (parts, body) = request.into_parts();
     let mut account = Account::new(&http2.worker, connection, &parts);
     let mut hsts = None;
+    let has_body = !body.is_end_stream();
     let planned = handshake.and_then(|handshake| {
-        let (plan, mut head) = plan(http2, connection, &parts, &mut account)?;
+        let request = (&parts, has_body, handshake.as_ref());
+        let (plan, head) = plan(http2, connection, request, &mut account)?;
         hsts = plan.hsts;
-        if let Some(handshake) = &handshake {
-            if head.version == Version::HTTP_2 {
-                return Err(Answer::NO_WEBSOCKET);
-            }
-            handshake.ask(&mut head.headers);
+        if handshake.is_some() && matches!(head, Head::Http2(_)) {
+            return Err(Answer::NO_WEBSOCKET);
         }
         Ok((plan, head, handshake))
     });
@@ -60,7 +59,7 @@ pub(super) async fn exchange(
     let outcome = match planned {
         Ok((plan, head, handshake)) => {
             let request = (&parts, head, body);
-            forward(http2, connection, plan, request, stream, handshake, &mut account).await
+            forward(http2, plan, request, stream, handshake, &mut account).await
         }
         Err(answer) => Err(answer),
     };
@@ -94,18 +93,21 @@ struct Plan {
     forwarding: Forwarding,
     /// The longest body that is allowed.
     body_limit: u64,
-    /// What the head for the endpoint was made with, to make it again.
-    id: RequestId,
-    edits: HeadEdits,
+}
+
+/// The head for an endpoint.
+enum Head {
+    Http1(Vec<u8>, Framing),
+    Http2(Box<Parts>),
 }
 
 /// The plan, and the head for the endpoint.
 fn plan(
     http2: &Http2,
     connection: &ConnectionInfo,
-    parts: &Parts,
+    (parts, has_body, handshake): (&Parts, bool, Option<&Handshake>),
     account: &mut Account,
-) -> Result<(Plan, Parts), Answer> {
+) -> Result<(Plan, Head), Answer> {
     let target = head::target(parts)?;
     let live = http2.worker.live();
     let head = target.head(parts, connection, live.downstream_at(connection.local.ip()));
@@ -116,66 +118,71 @@ fn plan(
             Err(answer)
         }
         Decision::Forward { route, backend, edits, choice, hsts } => {
-            let id = http2.worker.request_id();
-            let sent = SentId::of(&head, || id);
-            account.note_route(route, sent.as_bytes());
+            let id = SentId::of(&head, || http2.worker.request_id());
+            let id = id.as_bytes();
+            account.note_route(route, id);
             let transport = route.transport.clone();
-            let head = target
-                .upstream(parts, &head, sent.as_bytes(), &edits, transport.as_deref())
-                .map_err(|answer| Answer { hsts, ..answer })?;
+            let head = match transport.as_deref().filter(|transport| transport.http2) {
+                Some(transport) => {
+                    let head = target.http2(parts, &head, id, &edits, transport);
+                    Head::Http2(Box::new(head.map_err(|answer| Answer { hsts, ..answer })?))
+                }
+                None => {
+                    let framing = head::framing(parts, has_body);
+                    Head::Http1(target.http1(parts, &head, id, &edits, (framing, handshake)), framing)
+                }
+            };
             let cluster = http2.worker.balancer.cluster(backend);
             cluster.budget.deposit();
             let filters = &route.route.filters;
             let body_limit = filters.body_limit.map_or(u64::MAX, NonZeroU64::get);
             let forwarding = filters.forwarding;
-            Ok((Plan { cluster, choice, hsts, transport, forwarding, body_limit, id, edits }, head))
+            Ok((Plan { cluster, choice, hsts, transport, forwarding, body_limit }, head))
         }
     }
 }
 
 async fn forward(
     http2: &Rc<Http2>,
-    connection: &ConnectionInfo,
     plan: Plan,
-    (parts, head, body): (&Parts, Parts, Incoming),
+    (parts, head, body): (&Parts, Head, Incoming),
     stream: Stream,
     handshake: Option<Handshake>,
     account: &mut Account,
 ) -> Result<Answered, Answer> {
-    let is_grpc = head.version == Version::HTTP_2;
-    let progress = Rc::new(Progress {
-        last: Cell::new(Instant::now()),
-        activity: Rc::clone(&stream.0),
-        client_owes: Cell::new(false),
-        room: Cell::new(plan.body_limit),
-        received: Cell::new(0),
-        pace: Cell::new((!is_grpc).then(|| (Instant::now(), 0))),
-        empty: Cell::new(0),
-        fault: Cell::new(None),
+    let is_slow_by_nature = matches!(head, Head::Http2(_));
+    let progress = (!body.is_end_stream()).then(|| {
+        Rc::new(Progress {
+            last: Cell::new(Instant::now()),
+            activity: Rc::clone(&stream.0),
+            client_owes: Cell::new(false),
+            room: Cell::new(plan.body_limit),
+            received: Cell::new(0),
+            pace: Cell::new((!is_slow_by_nature).then(|| (Instant::now(), 0))),
+            empty: Cell::new(0),
+            fault: Cell::new(None),
+        })
     });
-    account.follow(&progress);
-    let body = if body.is_end_stream() {
-        RequestBody::Empty
-    } else {
-        RequestBody::Streamed { body, progress: Rc::clone(&progress), stats: Arc::clone(&http2.worker.stats) }
+    let body = match &progress {
+        None => RequestBody::Empty,
+        Some(progress) => {
+            account.follow(progress);
+            let (progress, stats) = (Rc::clone(progress), Arc::clone(&http2.worker.stats));
+            RequestBody::Streamed { body, progress, stats }
+        }
     };
     // A request without a body may be sent again as it is, if its method allows that (RFC 9110 9.2.2).
-    let is_whole = matches!(body, RequestBody::Empty) && handshake.is_none();
+    let is_whole = progress.is_none() && handshake.is_none();
     let replayable = is_whole && parts.method.is_idempotent();
-    let again = || -> Result<_, Answer> {
-        let target = head::target(parts)?;
-        let live = http2.worker.live();
-        let head = target.head(parts, connection, live.downstream_at(connection.local.ip()));
-        let (id, transport) = (SentId::of(&head, || plan.id), plan.transport.as_deref());
-        let head = target.upstream(parts, &head, id.as_bytes(), &plan.edits, transport)?;
-        Ok(Request::from_parts(head, RequestBody::Empty))
+    let mut request = match head {
+        Head::Http1(head, framing) => Outgoing::Http1(Box::new(Upload::new(head, body, framing))),
+        Head::Http2(head) => Outgoing::http2(*head, body),
     };
-    let mut request = Request::from_parts(head, body);
     let mut tried = Vec::new();
     let started = Instant::now();
     let read_timeout = plan.forwarding.read_timeout.unwrap_or(timeouts::READ);
     // Whether one more endpoint may have the request, and is there.
-    let another = |tried: &mut Vec<SocketAddr>, failed: SocketAddr, cause: Cause, is_whole: bool| {
+    let another = |tried: &mut Vec<SocketAddr>, failed: SocketAddr, cause: Cause| {
         let is_idempotent = parts.method.is_idempotent();
         let attempt = Attempt { tried, started: Some(started), is_idempotent, is_whole };
         let allowed = retry::allowed(&plan.forwarding.retry, cause, attempt, &plan.cluster.budget);
@@ -184,67 +191,69 @@ async fn forward(
         another
     };
     loop {
-        let (picked, mut sender, reused) = reach(http2, &plan, started, &mut tried, account).await?;
-        progress.last.set(Instant::now());
+        let (picked, sender, reused) = reach(http2, &plan, started, &mut tried, account).await?;
+        let address = picked.address();
+        if let Some(progress) = &progress {
+            progress.last.set(Instant::now());
+        }
         let outcome = {
-            let sent = pin!(sender.send(request));
-            in_time(sent, &progress, read_timeout).await
+            let home = ((address, Transport::id(plan.transport.as_ref())), &http2.pool);
+            let sent = pin!(sender.send(&mut request, parts.method == Method::HEAD, home));
+            in_time(sent, progress.as_deref(), read_timeout).await
         };
-        let mut error = match outcome {
+        match outcome {
             None => {
                 plan.cluster.failed(&picked);
-                if is_whole && another(&mut tried, picked.address(), Cause::Timeout, true) {
-                    request = again()?;
-                    http2.worker.stats.retried.add(1);
-                    continue;
+                if !is_whole || !another(&mut tried, address, Cause::Timeout) {
+                    http2.worker.stats.upstream_failed.add(1);
+                    let client_owes = progress.is_some_and(|progress| progress.client_owes.get());
+                    return Err(if client_owes { Answer::REQUEST_TIMEOUT } else { Answer::BACKEND_TIMEOUT });
                 }
-                http2.worker.stats.upstream_failed.add(1);
-                let client_owes = progress.client_owes.get();
-                return Err(if client_owes { Answer::REQUEST_TIMEOUT } else { Answer::BACKEND_TIMEOUT });
             }
-            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Ok(answer)) if answer.status == StatusCode::SWITCHING_PROTOCOLS => {
                 // Without a handshake we did not ask for it.
                 let handshake = handshake.ok_or(Answer::BACKEND_INVALID)?;
                 account.headed(101);
                 let stats = Arc::clone(&http2.worker.stats);
-                let (response, tunnel) = handshake.complete(response, picked, stream, stats)?;
+                let (response, tunnel) = handshake.complete(answer, picked, stream, stats)?;
                 return Ok((response, Some(tunnel)));
             }
-            Some(Ok(response)) => {
-                let status = response.status().as_u16();
+            Some(Ok(answer)) => {
+                let status = answer.status.as_u16();
                 account.headed(status);
-                progress.pace.set(None);
-                if plan.forwarding.retry.on.statuses.contains(status)
-                    && another(&mut tried, picked.address(), Cause::Status(status), is_whole)
-                {
-                    request = again()?;
-                    http2.worker.stats.retried.add(1);
-                    continue;
+                if let Some(progress) = &progress {
+                    progress.pace.set(None);
                 }
-                let key = (picked.address(), Transport::id(plan.transport.as_ref()));
-                let response = passed_on(http2, response, picked, (key, sender), stream, read_timeout);
-                return Ok((response, None));
+                let unwanted = plan.forwarding.retry.on.statuses.contains(status);
+                if !unwanted || !another(&mut tried, address, Cause::Status(status)) {
+                    return Ok((passed_on(http2, answer, picked, stream, read_timeout), None));
+                }
             }
-            Some(Err(error)) => error,
-        };
-        if let Some(fault) = progress.fault.get() {
-            return Err(fault.answer());
-        }
-        if !reused {
-            plan.cluster.failed(&picked);
-        }
-        // On a connection that was used before, the endpoint's end of it may have been on its way already.
-        request = match error.take_message() {
-            Some(request) if reused => request,
-            None if reused && replayable && broke_off(error.error()) => again()?,
-            _ if another(&mut tried, picked.address(), failure(error.error()), is_whole) => again()?,
-            _ => {
-                tracing::debug!(address = %picked.address(), error = %error.error(), "endpoint failed");
-                http2.worker.stats.upstream_failed.add(1);
-                let invalid = error.error().is_parse();
-                return Err(if invalid { Answer::BACKEND_INVALID } else { Answer::BACKEND_CLOSED });
+            Some(Err(error)) => {
+                if let Some(fault) = progress.as_ref().and_then(|progress| progress.fault.get()) {
+                    return Err(fault.answer());
+                }
+                if error.is_clients() {
+                    return Err(Answer::bad_request("the request body broke off"));
+                }
+                if !reused {
+                    plan.cluster.failed(&picked);
+                }
+                let is_invalid = error.is_invalid();
+                if is_invalid {
+                    tracing::warn!(endpoint = %address, reason = %error, "an endpoint's answer was refused");
+                }
+                // On a connection that was used before, the endpoint's end of it may have been on its way already.
+                let died = reused && (request.is_untouched() || (replayable && error.is_closed()));
+                let cause = if is_invalid { Cause::Invalid } else { Cause::Error };
+                if !died && !another(&mut tried, address, cause) {
+                    tracing::debug!(%address, %error, "endpoint failed");
+                    http2.worker.stats.upstream_failed.add(1);
+                    return Err(if is_invalid { Answer::BACKEND_INVALID } else { Answer::BACKEND_CLOSED });
+                }
             }
-        };
+        }
+        request.rewind();
         http2.worker.stats.retried.add(1);
     }
 }
@@ -314,7 +323,7 @@ async fn reach(
 /// Waits for a response for as long as the request's body moves, and `limit` beyond. `None`: too long.
 async fn in_time<T>(
     mut sent: std::pin::Pin<&mut impl Future<Output = T>>,
-    progress: &Progress,
+    progress: Option<&Progress>,
     limit: Duration,
 ) -> Option<T> {
     let mut timer = pin!(tokio::time::sleep(limit));
@@ -323,41 +332,27 @@ async fn in_time<T>(
             return Poll::Ready(Some(outcome));
         }
         while timer.as_mut().poll(cx).is_ready() {
-            let due = progress.last.get() + limit;
-            if due <= Instant::now() {
-                return Poll::Ready(None);
+            // Without a body nothing but the answer can come.
+            match progress.map(|progress| progress.last.get() + limit) {
+                Some(due) if due > Instant::now() => timer.as_mut().reset(due.into()),
+                _ => return Poll::Ready(None),
             }
-            timer.as_mut().reset(due.into());
         }
         Poll::Pending
     })
     .await
 }
 
-/// What kind of failure it is for `proxy-next-upstream`.
-fn failure(error: &hyper::Error) -> Cause {
-    if error.is_parse() { Cause::Invalid } else { Cause::Error }
-}
-
-/// The connection ended before a response began.
-fn broke_off(error: &hyper::Error) -> bool {
-    error.is_closed() || error.is_incomplete_message() || error.is_canceled()
-}
-
 fn passed_on(
     http2: &Rc<Http2>,
-    response: Response<Incoming>,
+    answer: client::Answer,
     picked: InFlight,
-    (key, sender): (PoolKey, Sender),
     stream: Stream,
     read_timeout: Duration,
 ) -> Response<ResponseBody> {
     picked.succeeded();
-    let (mut parts, body) = response.into_parts();
-    forwarded::apply_to_response(&mut parts.headers);
-    let mut streamed = Box::new(Streamed {
-        body,
-        connection: Some((key, sender, Rc::clone(&http2.pool))),
+    let streamed = Box::new(Streamed {
+        body: answer.body,
         stats: Arc::clone(&http2.worker.stats),
         read_timeout,
         timer: None,
@@ -365,10 +360,9 @@ fn passed_on(
         stream,
         account: None,
     });
-    if streamed.body.is_end_stream() {
-        streamed.finish();
-    }
-    Response::from_parts(parts, ResponseBody::Streamed(streamed))
+    let mut response = Response::new(ResponseBody::Streamed(streamed));
+    (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
+    response
 }
 
 fn with_hsts(mut outcome: Result<Answered, Answer>, hsts: Option<Hsts>) -> Result<Answered, Answer> {

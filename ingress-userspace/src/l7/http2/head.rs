@@ -1,19 +1,27 @@
-//! From hyper's HTTP/2 request to the request head that `decide` sees, and to the HTTP/1.1 head that an endpoint gets.
-//! Pure.
+//! From hyper's HTTP/2 request to the request head that `decide` sees, and to the head that an endpoint gets: the bytes of
+//! HTTP/1.1, or hyper's type for HTTP/2. Pure.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TE};
 use http::request::Parts;
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
+use super::websocket::Handshake;
 use crate::l7::answer::Answer;
-use crate::l7::forwarded;
+use crate::l7::forwarded::{self, keeps_request_header};
 use crate::l7::head::{ConnectionInfo, HeadEdits, RequestHead, normalise_path, parse_authority};
+use crate::l7::http1::request::Framing;
+use crate::l7::http1::syntax::decimal;
+use crate::l7::http1::write;
 use crate::l7::origin::Origin;
 use crate::l7::upstream::transport::Transport;
 use crate::model::Downstream;
+
+/// Room for most heads.
+const HEAD: usize = 1024;
 
 /// A request's target, checked and in normal form.
 #[derive(Debug)]
@@ -80,21 +88,73 @@ impl<'p> Target<'p> {
         }
     }
 
-    /// The head for an endpoint: origin form, `Host`, the forwarded family, the filters' edits.
-    pub(super) fn upstream(
+    /// The head for an endpoint by HTTP/1.1: origin form, `Host`, the forwarded family, the filters' edits.
+    pub(super) fn http1(
         &self,
         parts: &Parts,
         head: &RequestHead<'_>,
         id: &[u8],
         edits: &HeadEdits,
-        transport: Option<&Transport>,
+        (framing, handshake): (Framing, Option<&Handshake>),
+    ) -> Vec<u8> {
+        let edits = edits.get();
+        let mut out = Vec::with_capacity(HEAD);
+        write::request_line(&mut out, head, edits);
+        let underscores = head.origin.downstream.is_some_and(|options| options.underscores);
+        for name in parts.headers.keys() {
+            // HTTP/2 has no `Connection` that could name more of them.
+            let ours = *name == HOST || *name == CONTENT_LENGTH || *name == SEC_WEBSOCKET_KEY;
+            let bytes = name.as_str().as_bytes();
+            if ours || !keeps_request_header(bytes, underscores) || write::is_edited(edits, bytes) {
+                continue;
+            }
+            let values = parts.headers.get_all(name);
+            if *name == COOKIE {
+                // HTTP/2 may split cookies into several fields; HTTP/1 has one (RFC 9113 8.2.3).
+                let mut separator = &b"cookie: "[..];
+                for crumb in values {
+                    out.extend_from_slice(separator);
+                    out.extend_from_slice(crumb.as_bytes());
+                    separator = b"; ";
+                }
+                out.extend_from_slice(b"\r\n");
+                continue;
+            }
+            for value in values {
+                for part in [bytes, b": ", value.as_bytes(), b"\r\n"] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+        forwarded::write_forwarded(&mut out, head, id);
+        match framing {
+            Framing::Length(length) => {
+                // Writing into a Vec cannot fail.
+                let _ = write!(out, "Content-Length: {length}\r\n");
+            }
+            Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Framing::None | Framing::UntilClose => {}
+        }
+        if let Some(handshake) = handshake {
+            handshake.ask(&mut out);
+        }
+        write::set_fields(&mut out, edits);
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+
+    /// The same for an endpoint by HTTP/2.
+    pub(super) fn http2(
+        &self,
+        parts: &Parts,
+        head: &RequestHead<'_>,
+        id: &[u8],
+        edits: &HeadEdits,
+        transport: &Transport,
     ) -> Result<Parts, Answer> {
         let mut headers = parts.headers.clone();
         forwarded::apply_to_request(&mut headers, head, id);
-        let http2 = transport.filter(|transport| transport.http2);
-        if http2.is_none() {
-            join_cookies(&mut headers);
-        } else if parts.headers.get(TE).is_some_and(|te| te == "trailers") {
+        if parts.headers.get(TE).is_some_and(|te| te == "trailers") {
             // gRPC asks for it, and by HTTP/2 trailers do go on to the next hop.
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
@@ -115,26 +175,27 @@ impl<'p> Target<'p> {
             host = edits.host.as_deref().unwrap_or(host);
             path = edits.path.as_deref().unwrap_or(path);
         }
+        headers.remove(HOST);
+        let mut uri = uri::Parts::default();
+        uri.scheme = Some(if transport.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.authority = Some(host.parse().map_err(|_| Answer::bad_request("the host is not valid"))?);
+        uri.path_and_query = Some(path_and_query(parts, path)?);
         let mut upstream = http::Request::new(()).into_parts().0;
         upstream.method = parts.method.clone();
-        let target = path_and_query(parts, path)?;
-        if let Some(transport) = http2 {
-            let mut uri = uri::Parts::default();
-            uri.scheme = Some(if transport.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
-            uri.authority = Some(host.parse().map_err(|_| Answer::bad_request("the host is not valid"))?);
-            uri.path_and_query = Some(target);
-            headers.remove(HOST);
-            upstream.uri = Uri::from_parts(uri).map_err(|_| Answer::bad_request("the path is not valid"))?;
-            upstream.version = Version::HTTP_2;
-        } else {
-            let host =
-                HeaderValue::from_str(host).map_err(|_| Answer::bad_request("the host is not valid"))?;
-            headers.insert(HOST, host);
-            upstream.uri = Uri::from(target);
-            upstream.version = Version::HTTP_11;
-        }
+        upstream.uri = Uri::from_parts(uri).map_err(|_| Answer::bad_request("the path is not valid"))?;
+        upstream.version = Version::HTTP_2;
         upstream.headers = headers;
         Ok(upstream)
+    }
+}
+
+/// How a body is framed towards an endpoint by HTTP/1.1. h2 has checked that `Content-Length`, if there is one, is a number,
+/// and checks that the body keeps to it.
+pub(super) fn framing(parts: &Parts, has_body: bool) -> Framing {
+    match parts.headers.get(CONTENT_LENGTH).map(|value| decimal(value.as_bytes())) {
+        Some(Some(length)) if has_body || length == 0 => Framing::Length(length),
+        _ if has_body => Framing::Chunked,
+        _ => Framing::None,
     }
 }
 
@@ -158,21 +219,9 @@ fn path_and_query(parts: &Parts, path: &str) -> Result<PathAndQuery, Answer> {
     PathAndQuery::try_from(target).map_err(|_| Answer::bad_request("the path is not valid"))
 }
 
-/// HTTP/2 may split cookies into several fields; HTTP/1 has one (RFC 9113 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(COOKIE, joined);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::l7::forwarded::RequestIds;
 
     fn parts(uri: &str, headers: &[(&'static str, &'static str)]) -> Parts {
         let mut request = http::Request::builder().uri(uri).version(Version::HTTP_2);
@@ -182,28 +231,76 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn upstream(uri: &str, headers: &[(&'static str, &'static str)], edits: &HeadEdits) -> Parts {
+    fn upstream(
+        uri: &str,
+        headers: &[(&'static str, &'static str)],
+        edits: &HeadEdits,
+        has_body: bool,
+    ) -> String {
         let connection =
             ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
         let parts = parts(uri, headers);
         let target = target(&parts).unwrap();
         let head = target.head(&parts, &connection, None);
-        target.upstream(&parts, &head, &RequestIds::new().make().0, edits, None).unwrap()
+        let framing = framing(&parts, has_body);
+        let sent = target.http1(&parts, &head, b"id", edits, (framing, None));
+        String::from_utf8(sent).unwrap()
+    }
+
+    /// The value of each line of that name.
+    fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 
     #[test]
     fn the_upstream_head_is_http1() {
         let sent = upstream(
             "http://Foo.bar.com:8080/a//b?x=1//2",
-            &[("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers"), ("x-forwarded-for", "6.6.6.6")],
+            &[
+                ("cookie", "a=1"),
+                ("accept", "x"),
+                ("accept", "y"),
+                ("cookie", "b=2"),
+                ("te", "trailers"),
+                ("x-forwarded-for", "6.6.6.6"),
+                ("x_forwarded_for", "6.6.6.6"),
+            ],
             &HeadEdits::default(),
+            false,
         );
-        assert_eq!((sent.uri.to_string().as_str(), sent.version), ("/a/b?x=1//2", Version::HTTP_11));
-        assert_eq!(sent.headers["host"], "Foo.bar.com:8080");
-        assert_eq!(sent.headers["cookie"], "a=1; b=2");
-        assert_eq!(sent.headers.get_all("cookie").iter().count(), 1);
-        assert_eq!(sent.headers["x-forwarded-for"], "192.0.2.7");
-        assert!(!sent.headers.contains_key("te"));
+        assert!(sent.starts_with("GET /a/b?x=1//2 HTTP/1.1\r\nHost: Foo.bar.com:8080\r\n"), "{sent}");
+        assert!(sent.ends_with("\r\n\r\n") && !sent.contains("6.6.6.6"), "{sent}");
+        for (name, expected) in [
+            ("host", &["Foo.bar.com:8080"][..]),
+            ("cookie", &["a=1; b=2"]),
+            ("accept", &["x", "y"]),
+            ("x-forwarded-for", &["192.0.2.7"]),
+            ("x-request-id", &["id"]),
+            ("te", &[]),
+            ("content-length", &[]),
+            ("transfer-encoding", &[]),
+        ] {
+            assert_eq!(values(&sent, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_framed_once() {
+        for (length, has_body, expected) in [
+            (None, false, [&[][..], &[]]),
+            (None, true, [&[], &["chunked"]]),
+            (Some("5"), true, [&["5"], &[]]),
+            (Some("0"), false, [&["0"], &[]]),
+            // h2 lets none of these through.
+            (Some("5"), false, [&[], &[]]),
+            (Some("5, 5"), true, [&[], &["chunked"]]),
+        ] {
+            let headers: Vec<_> = length.into_iter().map(|length| ("content-length", length)).collect();
+            let sent = upstream("http://a/", &headers, &HeadEdits::default(), has_body);
+            let found = ["content-length", "transfer-encoding"].map(|name| values(&sent, name));
+            assert_eq!(found, expected.map(<[_]>::to_vec), "{length:?} {has_body}");
+        }
     }
 
     #[test]
@@ -213,12 +310,9 @@ mod tests {
         edits.edit().set.push(("x-new".into(), b"1".to_vec()));
         edits.edit().host = Some("other.test".to_owned());
         edits.edit().path = Some("/new".to_owned());
-        let sent = upstream("http://a/old?q", &[("x-secret", "1")], &edits);
-        assert_eq!(
-            (sent.uri.to_string().as_str(), &sent.headers["host"]),
-            ("/new?q", &HeaderValue::from_static("other.test"))
-        );
-        assert!(!sent.headers.contains_key("x-secret") && sent.headers["x-new"] == "1");
+        let sent = upstream("http://a/old?q", &[("x-secret", "1"), ("x-new", "0")], &edits, false);
+        assert!(sent.starts_with("GET /new?q HTTP/1.1\r\nHost: other.test\r\n"), "{sent}");
+        assert_eq!((values(&sent, "x-secret"), values(&sent, "x-new")), (vec![], vec!["1"]));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
+use http::header::SEC_WEBSOCKET_ACCEPT;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
@@ -22,12 +22,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::account::Account;
 use super::body::ResponseBody;
+use super::io::Prefixed;
 use super::{Activity, Stream};
 use crate::l7::answer::Answer;
 use crate::l7::balance::InFlight;
-use crate::l7::forwarded;
 use crate::l7::stats::Stats;
 use crate::l7::timeouts;
+use crate::l7::upstream::client::{self, Download};
+use crate::l7::upstream::http1::Io;
 
 /// What RFC 6455 1.3 appends to the key.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -56,42 +58,42 @@ impl Handshake {
         Ok(Some(Self { client, key: STANDARD.encode(key) }))
     }
 
-    /// Adds to the endpoint's head what HTTP/1.1 asks with.
-    pub(super) fn ask(&self, headers: &mut HeaderMap) {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        // Base64 is a header value.
-        if let Ok(key) = HeaderValue::from_str(&self.key) {
-            headers.insert(SEC_WEBSOCKET_KEY, key);
-        }
+    /// Appends to the endpoint's head what HTTP/1.1 asks with.
+    pub(super) fn ask(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ");
+        out.extend_from_slice(self.key.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
 
     /// The endpoint has agreed (101): tells the client, and joins both.
     pub(super) fn complete(
         self,
-        mut response: Response<Incoming>,
+        answer: client::Answer,
         picked: InFlight,
         stream: Stream,
         stats: Arc<Stats>,
     ) -> Result<(Response<ResponseBody>, Tunnel), Answer> {
-        let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
-        if accept != Some(accepted(&self.key).as_bytes()) {
-            return Err(Answer::BACKEND_INVALID);
-        }
-        let endpoint = hyper::upgrade::on(&mut response);
+        let client::Answer { mut headers, body, .. } = answer;
+        let accept = headers.remove(SEC_WEBSOCKET_ACCEPT);
+        let endpoint = match body {
+            Download::Http1(body) if accept.is_some_and(|accept| accept == accepted(&self.key)) => {
+                body.into_stream()
+            }
+            _ => None,
+        };
+        let (early, endpoint) = endpoint.ok_or(Answer::BACKEND_INVALID)?;
+        let endpoint = Prefixed::new(early, endpoint);
         let tunnel = Tunnel { client: self.client, endpoint, picked, stream, stats };
-        let (mut parts, _) = response.into_parts();
-        forwarded::apply_to_response(&mut parts.headers);
-        parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
-        parts.status = StatusCode::OK;
-        Ok((Response::from_parts(parts, ResponseBody::of(Bytes::new())), tunnel))
+        let mut response = Response::new(ResponseBody::of(Bytes::new()));
+        *response.headers_mut() = headers;
+        Ok((response, tunnel))
     }
 }
 
 /// What comes after an agreement.
 pub(super) struct Tunnel {
     client: OnUpgrade,
-    endpoint: OnUpgrade,
+    endpoint: Prefixed<Io>,
     picked: InFlight,
     stream: Stream,
     stats: Arc<Stats>,
@@ -102,9 +104,9 @@ impl Tunnel {
     pub(super) fn start(self, mut account: Account) {
         let Self { client, endpoint, picked, stream, stats } = self;
         tokio::task::spawn_local(async move {
-            let (Ok(endpoint), Ok(client)) = (endpoint.await, client.await) else { return };
+            let Ok(client) = client.await else { return };
             let (up, down) = (Cell::new(0), Cell::new(0));
-            let ends = (TokioIo::new(client), TokioIo::new(endpoint));
+            let ends = (TokioIo::new(client), endpoint);
             let ended = tunnel(ends, &stream.0, (&up, &down)).await;
             account.carried(up.get(), down.get());
             stats.bytes_in.add(up.get());

@@ -26,6 +26,11 @@ impl TlsStream {
         Self { socket, session }
     }
 
+    /// What it runs over.
+    pub(in crate::l7) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// Sends as much as the kernel takes.
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.wants_write() {
