@@ -7,6 +7,7 @@ mod client_auth;
 mod http;
 mod http2;
 mod http2_frames;
+mod http2_upstreams;
 mod lifecycle;
 mod limits;
 mod proxies;
