@@ -122,15 +122,12 @@ fn plan(
             let id = id.as_bytes();
             account.note_route(route, id);
             let transport = route.transport.clone();
-            let head = match transport.as_deref().filter(|transport| transport.http2) {
-                Some(transport) => {
-                    let head = target.http2(parts, &head, id, &edits, transport);
-                    Head::Http2(Box::new(head.map_err(|answer| Answer { hsts, ..answer })?))
-                }
-                None => {
-                    let framing = head::framing(parts, has_body);
-                    Head::Http1(target.http1(parts, &head, id, &edits, (framing, handshake)), framing)
-                }
+            let head = if let Some(transport) = transport.as_deref().filter(|transport| transport.http2) {
+                let head = target.http2(parts, &head, id, &edits, transport);
+                Head::Http2(Box::new(head.map_err(|answer| Answer { hsts, ..answer })?))
+            } else {
+                let framing = head::framing(parts, has_body);
+                Head::Http1(head::http1(parts, &head, id, &edits, (framing, handshake)), framing)
             };
             let cluster = http2.worker.balancer.cluster(backend);
             cluster.budget.deposit();

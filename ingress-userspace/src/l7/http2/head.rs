@@ -88,62 +88,7 @@ impl<'p> Target<'p> {
         }
     }
 
-    /// The head for an endpoint by HTTP/1.1: origin form, `Host`, the forwarded family, the filters' edits.
-    pub(super) fn http1(
-        &self,
-        parts: &Parts,
-        head: &RequestHead<'_>,
-        id: &[u8],
-        edits: &HeadEdits,
-        (framing, handshake): (Framing, Option<&Handshake>),
-    ) -> Vec<u8> {
-        let edits = edits.get();
-        let mut out = Vec::with_capacity(HEAD);
-        write::request_line(&mut out, head, edits);
-        let underscores = head.origin.downstream.is_some_and(|options| options.underscores);
-        for name in parts.headers.keys() {
-            // HTTP/2 has no `Connection` that could name more of them.
-            let ours = *name == HOST || *name == CONTENT_LENGTH || *name == SEC_WEBSOCKET_KEY;
-            let bytes = name.as_str().as_bytes();
-            if ours || !keeps_request_header(bytes, underscores) || write::is_edited(edits, bytes) {
-                continue;
-            }
-            let values = parts.headers.get_all(name);
-            if *name == COOKIE {
-                // HTTP/2 may split cookies into several fields; HTTP/1 has one (RFC 9113 8.2.3).
-                let mut separator = &b"cookie: "[..];
-                for crumb in values {
-                    out.extend_from_slice(separator);
-                    out.extend_from_slice(crumb.as_bytes());
-                    separator = b"; ";
-                }
-                out.extend_from_slice(b"\r\n");
-                continue;
-            }
-            for value in values {
-                for part in [bytes, b": ", value.as_bytes(), b"\r\n"] {
-                    out.extend_from_slice(part);
-                }
-            }
-        }
-        forwarded::write_forwarded(&mut out, head, id);
-        match framing {
-            Framing::Length(length) => {
-                // Writing into a Vec cannot fail.
-                let _ = write!(out, "Content-Length: {length}\r\n");
-            }
-            Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            Framing::None | Framing::UntilClose => {}
-        }
-        if let Some(handshake) = handshake {
-            handshake.ask(&mut out);
-        }
-        write::set_fields(&mut out, edits);
-        out.extend_from_slice(b"\r\n");
-        out
-    }
-
-    /// The same for an endpoint by HTTP/2.
+    /// The head for an endpoint by HTTP/2.
     pub(super) fn http2(
         &self,
         parts: &Parts,
@@ -187,6 +132,60 @@ impl<'p> Target<'p> {
         upstream.headers = headers;
         Ok(upstream)
     }
+}
+
+/// The head for an endpoint by HTTP/1.1: origin form, `Host`, the forwarded family, the filters' edits.
+pub(super) fn http1(
+    parts: &Parts,
+    head: &RequestHead<'_>,
+    id: &[u8],
+    edits: &HeadEdits,
+    (framing, handshake): (Framing, Option<&Handshake>),
+) -> Vec<u8> {
+    let edits = edits.get();
+    let mut out = Vec::with_capacity(HEAD);
+    write::request_line(&mut out, head, edits);
+    let underscores = head.origin.downstream.is_some_and(|options| options.underscores);
+    for name in parts.headers.keys() {
+        // HTTP/2 has no `Connection` that could name more of them.
+        let ours = *name == HOST || *name == CONTENT_LENGTH || *name == SEC_WEBSOCKET_KEY;
+        let bytes = name.as_str().as_bytes();
+        if ours || !keeps_request_header(bytes, underscores) || write::is_edited(edits, bytes) {
+            continue;
+        }
+        let values = parts.headers.get_all(name);
+        if *name == COOKIE {
+            // HTTP/2 may split cookies into several fields; HTTP/1 has one (RFC 9113 8.2.3).
+            let mut separator = &b"cookie: "[..];
+            for crumb in values {
+                out.extend_from_slice(separator);
+                out.extend_from_slice(crumb.as_bytes());
+                separator = b"; ";
+            }
+            out.extend_from_slice(b"\r\n");
+            continue;
+        }
+        for value in values {
+            for part in [bytes, b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+    }
+    forwarded::write_forwarded(&mut out, head, id);
+    match framing {
+        Framing::Length(length) => {
+            // Writing into a Vec cannot fail.
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::None | Framing::UntilClose => {}
+    }
+    if let Some(handshake) = handshake {
+        handshake.ask(&mut out);
+    }
+    write::set_fields(&mut out, edits);
+    out.extend_from_slice(b"\r\n");
+    out
 }
 
 /// How a body is framed towards an endpoint by HTTP/1.1. h2 has checked that `Content-Length`, if there is one, is a number,
@@ -243,7 +242,7 @@ mod tests {
         let target = target(&parts).unwrap();
         let head = target.head(&parts, &connection, None);
         let framing = framing(&parts, has_body);
-        let sent = target.http1(&parts, &head, b"id", edits, (framing, None));
+        let sent = http1(&parts, &head, b"id", edits, (framing, None));
         String::from_utf8(sent).unwrap()
     }
 

@@ -269,7 +269,7 @@ async fn early_answers() {
 #[tokio::test]
 async fn the_request_goes_on_while_the_answer_waits() {
     const PIECES: usize = 64;
-    const PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
+    static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
     let (address, _opened) = endpoint(|stream| {
         let writer = stream.try_clone().unwrap();
         let answering = std::thread::spawn(move || {

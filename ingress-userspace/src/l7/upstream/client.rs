@@ -59,14 +59,14 @@ pub enum Outgoing {
     /// By HTTP/1.1.
     Http1(Box<Upload>),
     /// By HTTP/2: `None` once it was sent; and its head, if it may be sent again.
-    Http2(Option<Request<RequestBody>>, Option<Box<Parts>>),
+    Http2(Option<Box<Request<RequestBody>>>, Option<Box<Parts>>),
 }
 
 impl Outgoing {
     /// A request by HTTP/2.
     pub fn http2(head: Parts, body: RequestBody) -> Self {
         let again = matches!(body, RequestBody::Empty).then(|| Box::new(head.clone()));
-        Self::Http2(Some(Request::from_parts(head, body)), again)
+        Self::Http2(Some(Box::new(Request::from_parts(head, body))), again)
     }
 
     /// Nothing of it has left yet.
@@ -83,7 +83,7 @@ impl Outgoing {
             Self::Http1(upload) => upload.rewind(),
             Self::Http2(request, again) => {
                 let head = again.clone().map(|head| Request::from_parts(*head, RequestBody::Empty));
-                *request = request.take().or(head);
+                *request = request.take().or(head.map(Box::new));
             }
         }
     }
@@ -245,10 +245,10 @@ impl Sender {
             }
             (Self::Http2(stream), Outgoing::Http2(request, _)) => {
                 let Some(sent) = request.take() else { return Err(Broken::Closed.into()) };
-                let sent = stream.0.sender.clone().try_send_request(sent).await;
+                let sent = stream.0.sender.clone().try_send_request(*sent).await;
                 let (mut head, body) = sent
                     .map_err(|mut error| {
-                        *request = error.take_message();
+                        *request = error.take_message().map(Box::new);
                         error.into_error()
                     })?
                     .into_parts();
