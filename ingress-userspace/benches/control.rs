@@ -10,12 +10,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use xdp_ingress::l7::{Config, L7};
-use xdp_ingress::source::{Key, Object, Objects};
+use xdp_ingress::source::{EndpointSlice, Key, Object, Objects};
 use xdp_ingress::translate::{Settings, Translator};
 
 const INGRESSES: usize = 10_000;

@@ -3,6 +3,7 @@
 //! the directory reader without watching.
 
 mod directory;
+mod endpoint_slice;
 mod kubernetes;
 mod manifest;
 mod objects;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use directory::read_once;
+pub use endpoint_slice::{EndpointSlice, SliceEndpoint};
 pub use kubernetes::{Names, SecretScope, client};
 pub use objects::{Change, Key, Object, Objects, Store, Stored};
 

@@ -15,6 +15,7 @@ pub(super) fn trials() -> Vec<Trial> {
         scenario("chart::lint_finds_nothing", lint),
         scenario("chart::wrong_values_are_refused_with_their_names", wrong_values),
         scenario("chart::values_reach_the_objects", values_reach_the_objects),
+        scenario("chart::host_paths_are_those_that_the_security_page_names", host_paths),
         scenario("chart::manifests_are_what_the_chart_makes", manifests_are_the_charts),
         scenario("chart::readme_lists_every_value", readme),
     ]
@@ -103,6 +104,23 @@ fn values_reach_the_objects() -> Result<()> {
     ensure!(class["ingressclass.kubernetes.io/is-default-class"] == "true");
     // With hostNetwork a declared port would be reserved on the node, and keep a second pod from it.
     ensure!(container["ports"].is_null(), "{}", container["ports"]);
+    Ok(())
+}
+
+fn host_paths() -> Result<()> {
+    let objects = template(&[])?;
+    let set = &objects["DaemonSet/xdp-ingress"]["spec"]["template"]["spec"];
+    let volumes = set["volumes"].as_array().into_iter().flatten();
+    let mut used: Vec<_> = volumes.filter_map(|volume| volume["hostPath"]["path"].as_str()).collect();
+    used.sort_unstable();
+    let page = fs::read_to_string(paths::workspace().join("docs/security.md"))?;
+    let mut named: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `/")?.split_once('`'))
+        .map(|(path, _)| format!("/{path}"))
+        .collect();
+    named.sort_unstable();
+    ensure!(!used.is_empty() && used == named, "the chart has {used:?}, docs/security.md names {named:?}");
     Ok(())
 }
 

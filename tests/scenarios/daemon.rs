@@ -22,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("daemon::killed_and_started_again", killed_and_started_again),
         scenario("daemon::start_errors_are_one_sentence", start_errors_are_one_sentence),
+        scenario("daemon::mounts_a_bpf_file_system_where_there_is_none", mounts_a_bpf_file_system),
         scenario("daemon::other_traffic_is_left_alone", other_traffic_is_left_alone),
     ]
 }
@@ -132,6 +133,43 @@ fn start_errors_are_one_sentence() -> Result<()> {
     ensure!(node.is_running() && attached(node)?, "the first daemon was disturbed");
     lab.node(1).start_daemon()?;
     Ok(())
+}
+
+/// On a node without one. The daemon has a mount namespace of its own, so that nothing of it is left; without the right to
+/// mount, as in a container, it says what to do.
+fn mounts_a_bpf_file_system() -> Result<()> {
+    const PLACE: &str = "/sys/fs/bpf";
+    let lab = Lab::builder("nobpffs").nodes(2).build()?;
+    lab.declare_cluster()?;
+    let node = lab.node(0);
+    let without = |rights: &str| {
+        let daemon = with(node, &[("--pin-path", "/sys/fs/bpf/xdp-ingress")]);
+        let words: Vec<_> = daemon.get_args().map(ToOwned::to_owned).collect();
+        // `nsenter` first: it needs the rights.
+        let mut command = Command::new(daemon.get_program());
+        command
+            .args(&words[..2])
+            .args(["unshare", "--mount", "--propagation", "private", "--", "sh", "-c"])
+            .arg(format!("mount -t tmpfs none {PLACE} && exec {rights} \"$@\""))
+            .arg("sh")
+            .args(&words[2..]);
+        command
+    };
+    let (code, stderr) = failed_start(without("setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin"))?;
+    let last = stderr.lines().last().unwrap_or_default();
+    println!("no BPF file system, and no right to mount one: exit {code}: {last}");
+    ensure!(code != 0 && last.contains("no BPF file system") && last.contains("mount -t bpf"), "{stderr}");
+    ensure!(!attached(node)?, "a program is left on the interface");
+
+    node.launch(without(""))?;
+    node.wait_until_ready()?;
+    let process = format!("/proc/{}", node.daemon_id().context("no daemon")?);
+    let mounts = std::fs::read_to_string(format!("{process}/mounts"))?;
+    ensure!(mounts.lines().any(|line| line.contains(&format!(" {PLACE} bpf "))), "not mounted: {mounts}");
+    let pins = std::fs::read_dir(format!("{process}/root{PLACE}/xdp-ingress"))?.count();
+    ensure!(pins > 0 && attached(node)?, "{pins} pins");
+    node.begin_stop()?;
+    node.wait_stopped(Duration::from_secs(25)).map(drop)
 }
 
 /// The daemon's command line with other values for some flags.

@@ -40,5 +40,5 @@ pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
     /// The node it runs on, where known.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
 }

@@ -17,14 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Objects, Receiver, Stored};
+use super::{EndpointSlice, Objects, Receiver, Stored};
 use crate::api::{AddressPool, IngressClassParameters};
 use crate::model::Kind;
 use collector::Collector;

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::{Endpoint as EndpointObject, EndpointPort, EndpointSlice};
-
 use super::problems::Problems;
 use crate::model::{Endpoint, Reason};
-use crate::source::{Key, Store, Stored as _};
+use crate::source::{EndpointSlice, Key, SliceEndpoint, Store, Stored as _};
 
 /// How a slice names its Service.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -77,7 +75,7 @@ pub(super) fn endpoints<'s>(
     problems: &mut Problems,
 ) -> Vec<Endpoint> {
     // An address may be in two slices while it moves from one to the other: the better condition counts.
-    let mut found: BTreeMap<SocketAddr, (Condition, Option<String>, ForUs)> = BTreeMap::new();
+    let mut found: BTreeMap<SocketAddr, (Condition, Option<Arc<str>>, ForUs)> = BTreeMap::new();
     for slice in slices {
         let Some(port) = port_of(slice, port) else { continue };
         for (index, endpoint) in slice.endpoints.iter().enumerate() {
@@ -88,7 +86,7 @@ pub(super) fn endpoints<'s>(
                 entry.0 = entry.0.max(condition);
                 entry.2 = for_us(endpoint, zone);
                 if entry.1.is_none() {
-                    entry.1.clone_from(&endpoint.node_name);
+                    entry.1.clone_from(&endpoint.node);
                 }
             }
         }
@@ -110,11 +108,10 @@ enum ForUs {
     No,
 }
 
-fn for_us(endpoint: &EndpointObject, zone: Option<&str>) -> ForUs {
-    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
+fn for_us(endpoint: &SliceEndpoint, zone: Option<&str>) -> ForUs {
     match zone {
-        Some(zone) if hints.iter().any(|hint| hint.name == zone) => ForUs::Yes,
-        Some(_) if !hints.is_empty() => ForUs::No,
+        Some(zone) if endpoint.zones.iter().any(|hint| **hint == *zone) => ForUs::Yes,
+        Some(_) if !endpoint.zones.is_empty() => ForUs::No,
         _ => ForUs::Unsaid,
     }
 }
@@ -122,9 +119,8 @@ fn for_us(endpoint: &EndpointObject, zone: Option<&str>) -> ForUs {
 /// The number that the Service's port has in this slice: found by name, since `targetPort` may be a name that means
 /// another number on each pod.
 fn port_of(slice: &EndpointSlice, name: Option<&str>) -> Option<u16> {
-    let ports: &[EndpointPort] = slice.ports.as_deref().unwrap_or_default();
     let name = name.unwrap_or_default();
-    let port = ports.iter().find(|port| {
+    let port = slice.ports.iter().find(|port| {
         port.name.as_deref().unwrap_or_default() == name && port.protocol.as_deref().unwrap_or("TCP") == "TCP"
     })?;
     port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
@@ -132,11 +128,10 @@ fn port_of(slice: &EndpointSlice, name: Option<&str>) -> Option<u16> {
 
 /// Absent conditions mean what `kubectl explain endpointslice.endpoints.conditions` says: ready is true, serving is as
 /// ready, terminating is false.
-fn condition(endpoint: &EndpointObject) -> Condition {
-    let conditions = endpoint.conditions.as_ref();
-    let ready = conditions.and_then(|all| all.ready).unwrap_or(true);
-    let serving = conditions.and_then(|all| all.serving).unwrap_or(ready);
-    let terminating = conditions.and_then(|all| all.terminating).unwrap_or(false);
+fn condition(endpoint: &SliceEndpoint) -> Condition {
+    let ready = endpoint.ready.unwrap_or(true);
+    let serving = endpoint.serving.unwrap_or(ready);
+    let terminating = endpoint.terminating.unwrap_or(false);
     match (ready, serving && terminating) {
         (true, _) => Condition::Ready,
         (false, true) => Condition::Leaving,
@@ -147,7 +142,7 @@ fn condition(endpoint: &EndpointObject) -> Condition {
 fn addresses(
     slice: &EndpointSlice,
     index: usize,
-    endpoint: &EndpointObject,
+    endpoint: &SliceEndpoint,
     problems: &mut Problems,
 ) -> Vec<IpAddr> {
     let mut good = Vec::new();

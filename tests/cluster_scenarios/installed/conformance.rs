@@ -373,7 +373,9 @@ schemes there; without it a host with TLS is redirected to https, as ingress-ngi
 
 Of Kubernetes' own end-to-end tests (`k8s.io/kubernetes/test/e2e/network`, looked through at 1.37) none has an Ingress
 controller take part: `Ingress API`, `IngressClass API`, `IngressClass` and `DefaultIngressClass` ask the API server alone
-what it stores, and those of load balancers are about Services of type LoadBalancer, which this version does not serve.
+what it stores, and those of load balancers are about Services of type LoadBalancer, which this version does not serve. The
+others about Services (ClusterIP, NodePort, session affinity, traffic policies) ask kube-proxy from pods and node addresses, which
+the daemon leaves alone. agnhost is the backend in all of them; without a test of its own it shows nothing here.
 
 | Feature | Scenario | Result |
 |---|---|---|

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Node, NodeCondition, NodeStatus, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeCondition, NodeStatus, Secret, Service, ServiceSpec};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{Error, Event};
@@ -16,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{Backoff, Heard, Update};
 use crate::api::{AddressPool, IngressClassParameters};
 use crate::model::Kind;
-use crate::source::{Key, Objects, Store, Stored};
+use crate::source::{EndpointSlice, Key, Objects, Store, Stored};
 
 /// `kubectl apply` keeps a copy of the whole object here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -45,18 +44,32 @@ macro_rules! watched {
 }
 
 watched! {
-    Ingress, |ingress| ingress.status = None;
-    IngressClass;
-    Service, |service| service.status = None;
-    // The largest part of a large cluster: which pod it is takes more room than its address.
-    EndpointSlice, |slice| {
-        slice.metadata.annotations = None;
-        for endpoint in &mut slice.endpoints {
-            endpoint.target_ref = None;
-            endpoint.hostname = None;
-            endpoint.deprecated_topology = None;
+    // Lists come with room to grow, and these do not.
+    Ingress, |ingress| {
+        ingress.status = None;
+        let rules = ingress.spec.as_mut().and_then(|spec| spec.rules.as_mut());
+        if let Some(rules) = rules {
+            rules.iter_mut().filter_map(|rule| rule.http.as_mut()).for_each(|http| http.paths.shrink_to_fit());
+            rules.shrink_to_fit();
         }
     };
+    IngressClass;
+    Service, |service| {
+        service.status = None;
+        if let Some(spec) = &mut service.spec {
+            let mut ports = spec.ports.take();
+            ports.iter_mut().for_each(Vec::shrink_to_fit);
+            *spec = ServiceSpec {
+                type_: spec.type_.take(),
+                cluster_ip: spec.cluster_ip.take(),
+                cluster_ips: spec.cluster_ips.take(),
+                ports,
+                ..ServiceSpec::default()
+            };
+        }
+    };
+    // When it changed, said anew at each change.
+    EndpointSlice, |slice| slice.metadata.annotations = None;
     Secret;
     // The kubelet reports the node's health every few minutes; what it said before is not read.
     Node, |node| if let Some(status) = &mut node.status {
