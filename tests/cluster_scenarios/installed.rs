@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
-    load::{self, HeldConnections, SteadyRequests},
+    http::Failure,
+    load::{self, HeldConnections, Lost, SteadyRequests},
     topology,
 };
 use libtest_mimic::Trial;
@@ -23,11 +24,14 @@ mod world;
 
 /// Connections that are held while something happens, each with a request a second.
 const HELD: usize = 500;
+/// The same while all daemons are replaced, each with a request in two seconds.
+const HELD_THROUGH_ROLLOUT: usize = 2_000;
+const EVERY_IN_ROLLOUT: Duration = Duration::from_secs(2);
 /// New connections a second.
 const RATE: u32 = 40;
 /// The promise is that none of the held connections breaks and no request is lost, and the figures are printed. A whole cluster on
 /// two cores starves its daemons now and then, so what fails a run is more than starving explains: one connection in so many, and
-/// the new ones of a quarter of a second.
+/// the new ones of a quarter of a second. Through a rollout these may be late only: nothing is refused, reset or cut off.
 const STARVED: usize = 50;
 const LOST: usize = RATE as usize / 4;
 
@@ -66,7 +70,9 @@ fn pods_on_all_nodes_answer() -> Result<()> {
         ensure!(pods.len() == 3, "pods on all three nodes should answer, these did: {pods:?}");
         load::wait_for("the VIP in the Ingress's status", PATIENCE, || {
             let ingress = installed.get(&["ingress", "web"])?;
-            Ok(ingress["status"]["loadBalancer"]["ingress"][0]["ip"] == Installed::vip().to_string())
+            // All that external-dns reads of an Ingress: an `ip` becomes an A record, and a `hostname` a CNAME.
+            let wanted = serde_json::json!({ "ingress": [{ "ip": Installed::vip().to_string() }] });
+            Ok(ingress["status"]["loadBalancer"] == wanted && ingress["spec"]["rules"][0]["host"].is_string())
         })
         .map(drop)
     })
@@ -107,7 +113,8 @@ fn rights() -> Result<()> {
 fn rollout() -> Result<()> {
     with(|installed| {
         let target = Installed::target("web.example.com", "/");
-        let held = HeldConnections::start(installed.client(), &target, HELD, Duration::from_secs(1))?;
+        let held =
+            HeldConnections::start(installed.client(), &target, HELD_THROUGH_ROLLOUT, EVERY_IN_ROLLOUT)?;
         let requests = SteadyRequests::start(installed.client(), &target, RATE);
         let started = Instant::now();
         installed.kubernetes.kubectl(&["rollout", "restart", "-n", NAME, "daemonset/xdp-ingress"])?;
@@ -116,7 +123,7 @@ fn rollout() -> Result<()> {
         thread::sleep(Duration::from_secs(2));
         let (held, requests) = (held.finish()?, requests.finish()?);
         println!(
-            "installed: rollout of 3 daemons in {:.1} s: {} of {HELD} connections broken ({} told to close), {} of {} requests lost, slowest {:.0} ms",
+            "installed: rollout of 3 daemons in {:.1} s: {} of {HELD_THROUGH_ROLLOUT} connections broken ({} told to close), {} of {} requests lost, slowest {:.0} ms",
             took.as_secs_f64(),
             held.broken(|_| true),
             held.closed(),
@@ -124,8 +131,15 @@ fn rollout() -> Result<()> {
             requests.sent(),
             requests.slowest().as_secs_f64() * 1e3,
         );
-        ensure!(held.broken(|_| true) <= HELD / STARVED, "broken: {:?}", held.failures());
-        ensure!(requests.lost() <= LOST, "lost: {:?}", requests.losses());
+        let late = |failure: &Failure| matches!(failure, Failure::ConnectTimeout | Failure::Timeout);
+        let (broken, lost) = (held.failures(), requests.losses());
+        ensure!(broken.keys().all(late), "broken: {broken:?}");
+        ensure!(held.broken(|_| true) <= HELD_THROUGH_ROLLOUT / STARVED, "broken: {broken:?}");
+        ensure!(
+            lost.keys().all(|lost| matches!(lost, Lost::Failure(failure) if late(failure))),
+            "lost: {lost:?}"
+        );
+        ensure!(requests.lost() <= LOST, "lost: {lost:?}");
         Ok(())
     })
 }
@@ -155,8 +169,8 @@ fn killed_daemon() -> Result<()> {
             back.as_secs_f64(),
         );
         ensure!(held.broken(elsewhere) <= held.count(elsewhere) / STARVED, "broken: {:?}", held.failures());
-        // What reached the dead daemon's listeners before the others knew: at most a second's worth.
-        ensure!(requests.lost() <= RATE as usize, "lost: {:?}", requests.losses());
+        // What reached the dead daemon's listeners before the others knew.
+        ensure!(requests.lost() <= LOST, "lost: {:?}", requests.losses());
         Ok(())
     })
 }
@@ -279,9 +293,9 @@ fn node_dies() -> Result<()> {
             report.lost(),
             report.sent(),
         );
-        // A second is the promise and the figure is printed; two cores for a whole cluster get a client's whole time-out more.
+        // A second is the promise and the figure is printed; two cores for a whole cluster starve the nodes that should notice.
         ensure!(
-            report.disturbed_after(died) < Duration::from_secs(7),
+            report.disturbed_after(died) < Duration::from_secs(3),
             "disturbed for {:?}: {:?}",
             report.disturbed_after(died),
             report.losses()

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 
 pub use hold::{Habit, HeldConnections, HoldReport};
 pub use mixed::{Load, LoadReport};
-pub use steady::{SteadyReport, SteadyRequests};
+pub use steady::{Lost, SteadyReport, SteadyRequests};
 
 use super::{
     Host,

@@ -73,17 +73,18 @@ fn daemon(binary: &Path) -> Result<()> {
 
 fn pack(image: &Image) -> Result<()> {
     report::heading(&format!("image {}", image.name));
-    let mut files = files(image.program)?;
+    let out = paths::image(image.file);
+    if let Some(dir) = out.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let (program, path) = image.program;
+    let mut files = files((&without_lines(program, &out.with_extension("stripped"))?, path))?;
     files.extend(image.more.clone());
     for path in files.keys() {
         report::note(&format!("/{path}"));
     }
     let layer = layer::Layer::build(&files)?;
     let archive = oci::archive(&layer, &format!("/{}", image.program.1), image.name)?;
-    let out = paths::image(image.file);
-    if let Some(dir) = out.parent() {
-        fs::create_dir_all(dir)?;
-    }
     fs::write(&out, &archive.bytes).with_context(|| format!("cannot write {}", out.display()))?;
     report::note(&format!(
         "{} ({} bytes, manifest {})",
@@ -92,6 +93,14 @@ fn pack(image: &Image) -> Result<()> {
         archive.manifest
     ));
     Ok(())
+}
+
+/// Puts `program` to `out` without its line tables, which are most of it; the names of functions stay, for backtraces and
+/// profilers. `strip` comes with the linker.
+fn without_lines(program: &Path, out: &Path) -> Result<PathBuf> {
+    process::output(Command::new("strip").args(["--strip-debug", "-o"]).args([out, program]))
+        .context("taking the line tables out of the program")?;
+    Ok(out.to_owned())
 }
 
 /// Path in the image → file on this machine: the program and what it loads.
