@@ -289,7 +289,8 @@ async fn reach(
         if let Some(sender) = http2.pool.take(address, transport) {
             return Ok((picked, sender, true));
         }
-        match http2.pool.connect(address, transport, limit).await {
+        // Boxed, since it is rare and large: every request's future is copied a few times before it rests.
+        match Box::pin(http2.pool.connect(address, transport, limit)).await {
             Ok(sender) => {
                 stats.connected.add(1);
                 account.connected();

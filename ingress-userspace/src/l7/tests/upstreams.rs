@@ -189,6 +189,38 @@ async fn https_without_verification_is_the_default() {
     .unwrap();
 }
 
+/// The same endpoint for a client by HTTP/2: messages go to and fro by TLS and HTTP/1.1, on one connection one after the
+/// other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn https_for_clients_by_http2() {
+    let pki = pki("whatever.test", &[]);
+    let address = backend(Some(Arc::clone(&pki.server)), false).await;
+    let router = Router::start(&rules(tls(BackendTls::default()), address));
+    let mut client = http2_client(&router).await;
+    for _ in 0..3 {
+        let (sender, frames) = mpsc::channel(1);
+        let request = http::Request::post("http://a.test/x?y").body(body(frames)).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.headers()["x-seen"], "HTTP/1.1 /x?y te= sni=None client=false alpn=None");
+        let mut answer = response.into_body();
+        for length in [1, 1000, 300_000] {
+            let message = Bytes::from(vec![b'x'; length]);
+            let (sent, back) = tokio::join!(sender.send(Frame::data(message)), async {
+                let mut back = 0;
+                while back < length {
+                    back += answer.frame().await.unwrap().unwrap().into_data().unwrap().len();
+                }
+                back
+            });
+            sent.unwrap();
+            assert_eq!(back, length);
+        }
+        drop(sender);
+        assert!(answer.frame().await.is_none_or(|frame| frame.unwrap().is_data()));
+    }
+    assert_eq!(router.l7.stats().totals.connected, 1, "the connection is used again");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backends_are_verified_and_see_our_certificate() {
     let pki = pki("inner.test", &[]);
