@@ -168,7 +168,12 @@ fn killed_daemon() -> Result<()> {
             requests.sent(),
             back.as_secs_f64(),
         );
-        ensure!(held.broken(elsewhere) <= held.count(elsewhere) / STARVED, "broken: {:?}", held.failures());
+        ensure!(
+            held.broken(elsewhere) <= held.count(elsewhere) / STARVED,
+            "broken, first and last after {:?}: {:?}",
+            held.breaks_after(killed),
+            held.failures()
+        );
         // What reached the dead daemon's listeners before the others knew.
         ensure!(requests.lost() <= LOST, "lost: {:?}", requests.losses());
         Ok(())

@@ -254,6 +254,15 @@ impl HoldReport {
         counts
     }
 
+    /// How long after `event` the first connection broke, and the last one.
+    pub fn breaks_after(&self, event: Instant) -> Option<(Duration, Duration)> {
+        let ends = self.held.iter().filter_map(|held| match held.end {
+            Some(End::Broken(_, at)) => Some(at.saturating_duration_since(event)),
+            _ => None,
+        });
+        Some((ends.clone().min()?, ends.max()?))
+    }
+
     /// How often each kind of breakage occurred, for messages.
     pub fn failures(&self) -> BTreeMap<Failure, usize> {
         let mut counts = BTreeMap::new();
