@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::l7::head::{normalise_path, parse_authority};
 use crate::l7::live::{Compiler, Live};
+use crate::l7::proxy_protocol;
 use crate::l7::router::Found;
 use crate::model::{HostPattern, PathMatch, Route, RouteTable, path_regex};
 use crate::source;
@@ -28,6 +29,17 @@ pub fn target(data: &[u8]) {
     assert!(normal.starts_with('/') && normal.bytes().all(|byte| byte.is_ascii_graphic()), "{normal:?}");
     assert!(!normal.contains("//") && !normal.contains('#'), "{normal:?}");
     assert!(!normal.split('/').any(|element| matches!(element, "." | "..")), "{normal:?}");
+}
+
+/// What a proxy sends first: a header is found once its last byte is there and not before, and what follows changes nothing.
+/// The listeners rely on it, which read in pieces as the network cuts them.
+pub fn proxy(data: &[u8]) {
+    let Ok(Some(header)) = proxy_protocol::parse(data) else { return };
+    assert!(header.length <= data.len());
+    for end in 0..header.length {
+        assert_eq!(proxy_protocol::parse(&data[..end]), Ok(None), "the first {end} bytes");
+    }
+    assert_eq!(proxy_protocol::parse(&data[..header.length]), Ok(Some(header)));
 }
 
 /// Manifests, then a line `#ask HOST PATH`: reading and translating ends, in problems at worst, and twice in the same

@@ -3,6 +3,8 @@
 //!
 //! What a client says about itself is dropped and set anew, from what `origin` believes.
 
+mod rfc7239;
+
 use std::cell::Cell;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -81,7 +83,8 @@ pub(super) fn connection_lines(client: IpAddr, port: u16, scheme: Scheme) -> Box
     out.into_boxed_slice()
 }
 
-/// Appends the lines `X-Forwarded-For/-Proto/-Port/-Host`, `X-Real-IP` and, unless `id` is empty, `X-Request-ID`.
+/// Appends the lines `X-Forwarded-For/-Proto/-Port/-Host` and `X-Real-IP`; `Forwarded` where it is wanted; and, unless `id`
+/// is empty, `X-Request-ID`.
 pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &[u8]) {
     if head.origin.is_told {
         let Origin { client, scheme, port, .. } = &head.origin;
@@ -101,6 +104,11 @@ pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &[u8]) {
         out.extend_from_slice(head.authority.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    if let Some(value) = rfc7239::value(head) {
+        out.extend_from_slice(b"Forwarded: ");
+        out.extend_from_slice(&value);
+        out.extend_from_slice(b"\r\n");
+    }
     if !id.is_empty() {
         out.extend_from_slice(b"X-Request-ID: ");
         out.extend_from_slice(id);
@@ -116,12 +124,14 @@ pub fn apply_to_request(headers: &mut HeaderMap, head: &RequestHead<'_>, id: &[u
     let forwarded_for = origin.forwarded_for(head.connection, head.headers);
     let client = origin.client.to_string();
     let port = origin.port.to_string();
+    let forwarded = rfc7239::value(head).unwrap_or_default();
     for (name, value) in [
         ("x-forwarded-for", forwarded_for.as_slice()),
         ("x-real-ip", client.as_bytes()),
         ("x-forwarded-proto", origin.scheme.as_str().as_bytes()),
         ("x-forwarded-port", port.as_bytes()),
         ("x-forwarded-host", head.authority.as_bytes()),
+        ("forwarded", &forwarded),
         ("x-request-id", id),
     ] {
         if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(value)) {
@@ -271,6 +281,7 @@ mod tests {
             trusted: vec!["192.0.2.7/32".parse().unwrap()],
             forwarded_headers: true,
             full_forwarded_for: true,
+            forwarded: true,
             ..Downstream::default()
         };
         let connection = connection();
@@ -286,20 +297,20 @@ mod tests {
             sent.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let id = RequestIds::new().make();
-        for (options, forwarded_for, proto, port) in
-            [(None, "192.0.2.7", "https", "8443"), (Some(&options), "6.6.6.6, 192.0.2.7", "http", "80")]
+        for (options, forwarded_for, proto, port, count) in
+            [(None, "192.0.2.7", "https", "8443", 6), (Some(&options), "6.6.6.6, 192.0.2.7", "http", "80", 7)]
         {
             let head =
                 RequestHead { origin: Origin::of(&connection, options, &sent), ..head(&connection, &sent) };
             let mut map = sent.clone();
             apply_to_request(&mut map, &head, &id.0);
-            assert_eq!(map.len(), 7);
+            assert_eq!(map.len(), count + 1);
             assert_eq!(map["accept"], "*/*");
 
             let mut bytes = Vec::new();
             write_forwarded(&mut bytes, &head, &id.0);
             let text = String::from_utf8(bytes).unwrap();
-            assert_eq!(text.lines().count(), 6);
+            assert_eq!(text.lines().count(), count);
             for line in text.lines() {
                 let (name, value) = line.split_once(": ").unwrap();
                 assert_eq!(map[name], value, "{name}");

@@ -105,7 +105,7 @@ fn client(peer: IpAddr, options: &Downstream, headers: &dyn Headers) -> IpAddr {
 }
 
 /// An entry of `X-Forwarded-For`: an address, with brackets and a port where somebody wrote them.
-fn address(entry: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());

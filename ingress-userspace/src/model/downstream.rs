@@ -17,6 +17,8 @@ pub struct Downstream {
     pub forwarded_for: Box<str>,
     /// `compute-full-forwarded-for`: the backend gets the whole list, and the proxy's address behind it.
     pub full_forwarded_for: bool,
+    /// `generate-forwarded`: the backend gets `Forwarded` (RFC 7239), too.
+    pub forwarded: bool,
     /// `use-proxy-protocol`: their connections begin with a PROXY header.
     pub proxy_protocol: bool,
     /// `enable-underscores-in-headers`: fields whose names have underscores go on to the backend.
@@ -32,6 +34,7 @@ impl Default for Downstream {
             forwarded_headers: false,
             forwarded_for: "x-forwarded-for".into(),
             full_forwarded_for: false,
+            forwarded: false,
             proxy_protocol: false,
             underscores: false,
             request_ids: true,

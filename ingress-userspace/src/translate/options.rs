@@ -77,7 +77,7 @@ impl Options {
                         &format!("write \"{wanted}\", or delete it"),
                     );
                 }
-                Some(Status::Done | Status::NoEffect(_) | Status::Only(..)) => {}
+                Some(Status::Done | Status::Ours(_) | Status::NoEffect(_) | Status::Only(..)) => {}
                 Some(Status::NotYet(hint)) => {
                     let message = "this option is not honoured yet; it is as if it were absent";
                     reader.problem(name, Reason::Unsupported, message, hint);
@@ -136,6 +136,7 @@ impl Reader<'_> {
             forwarded_headers: self.boolean("use-forwarded-headers", default.forwarded_headers),
             forwarded_for: self.field_name("forwarded-for-header", &default.forwarded_for),
             full_forwarded_for: self.boolean("compute-full-forwarded-for", default.full_forwarded_for),
+            forwarded: self.boolean("generate-forwarded", default.forwarded),
             proxy_protocol: self.boolean("use-proxy-protocol", default.proxy_protocol),
             underscores: self.boolean("enable-underscores-in-headers", default.underscores),
             request_ids: self.boolean("generate-request-id", default.request_ids),

@@ -87,6 +87,24 @@ fn a_trusted_proxys_fields_count_and_nobody_elses() {
 }
 
 #[test]
+fn forwarded_is_ours_or_absent() {
+    let backend = Backend::start("one", Behaviour::Echo);
+    let spoofed = request("a.test", "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 192.0.2.9\r\n");
+    for (forwarded, from, expected) in [
+        (true, "127.0.0.1", "\r\nforwarded: for=192.0.2.9;host=\"a.test\";proto=http\r\n"),
+        (true, "127.0.0.2", "\r\nforwarded: for=127.0.0.2;host=\"a.test\";proto=http\r\n"),
+        (false, "127.0.0.1", "\r\nx-forwarded-for: 192.0.2.9\r\n"),
+        (false, "127.0.0.2", "\r\nx-forwarded-for: 127.0.0.2\r\n"),
+    ] {
+        let router = router(&backend, Downstream { forwarded_headers: true, forwarded, ..trusting() });
+        let told = ask(connect(from, router.http), &[spoofed.as_bytes()]);
+        assert!(told.contains(expected), "{from}: {told}");
+        assert_eq!(told.matches("\r\nforwarded:").count(), usize::from(forwarded), "{told}");
+        assert!(!told.contains("6.6.6.6"), "{told}");
+    }
+}
+
+#[test]
 fn proxy_headers_before_http_and_tls() {
     let backend = Backend::start("one", Behaviour::Echo);
     let router = router(&backend, Downstream { proxy_protocol: true, ..trusting() });
@@ -136,7 +154,7 @@ async fn http2_says_the_same() {
     use tokio::io::AsyncWriteExt as _;
 
     let backend = Backend::start("one", Behaviour::Echo);
-    let options = Downstream { proxy_protocol: true, forwarded_headers: true, ..trusting() };
+    let options = Downstream { proxy_protocol: true, forwarded_headers: true, forwarded: true, ..trusting() };
     let router = router(&backend, options);
     let mut stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
     // The proxy's client is a proxy of ours, too.
@@ -149,6 +167,7 @@ async fn http2_says_the_same() {
     .unwrap();
     tokio::spawn(connection);
     let request = http::Request::get("http://a.test/")
+        .header("forwarded", "for=6.6.6.6")
         .header("x-forwarded-for", "6.6.6.6")
         .header("x-forwarded-for", "192.0.2.9")
         .header("x-forwarded-host", "public.test")
@@ -163,6 +182,7 @@ async fn http2_says_the_same() {
         "x-forwarded-host: public.test",
         "host: public.test",
         "x-request-id: from-client",
+        "forwarded: for=192.0.2.9;host=\"public.test\";proto=http",
     ] {
         assert!(body.contains(&format!("\r\n{line}\r\n")), "{line}: {body}");
     }

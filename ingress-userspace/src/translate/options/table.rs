@@ -6,6 +6,8 @@
 pub(in crate::translate) enum Status {
     /// It does what it does in ingress-nginx.
     Done,
+    /// There is nothing of the kind in ingress-nginx: what it does.
+    Ours(&'static str),
     /// It is the annotation of the same name, on all Ingresses of the class.
     Annotation,
     /// Nothing has to be done, for this reason.
@@ -16,7 +18,7 @@ pub(in crate::translate) enum Status {
     NotYet(&'static str),
 }
 
-use Status::{Annotation, Done, NoEffect, NotYet, Only};
+use Status::{Annotation, Done, NoEffect, NotYet, Only, Ours};
 
 const INSIDE: &str = "it tunes nginx inside; there is nothing of the kind here";
 const LUA: &str = "there is no Lua here";
@@ -36,6 +38,10 @@ pub(in crate::translate) const TABLE: &[(&str, &[(&str, Status)])] = &[
             ("use-forwarded-headers", Done),
             ("forwarded-for-header", Done),
             ("compute-full-forwarded-for", Done),
+            (
+                "generate-forwarded",
+                Ours("`true`: backends get `Forwarded` (RFC 7239), which says what `X-Forwarded-*` say"),
+            ),
             ("proxy-real-ip-cidr", Done),
             ("use-proxy-protocol", Done),
             ("proxy-protocol-header-timeout", Only("5s", "the header has as long as the request's head")),

@@ -33,7 +33,7 @@ fn what_is_not_honoured_is_said_with_a_hint() {
             }
             // Every text may be a conditions' list or a size; what each of them refuses, its own tests say.
             Annotation => {}
-            Done => assert_eq!(problems.len(), 1, "{name} takes any value"),
+            Done | Ours(_) => assert_eq!(problems.len(), 1, "{name} takes any value"),
         }
     }
     assert_eq!(read("no-such-thing", "x").1.len(), 1);
@@ -88,6 +88,9 @@ fn render() -> String {
          - **Nobody is trusted unless `proxy-real-ip-cidr` lists him**; ingress-nginx trusts everybody by default. Of a trusted\n\
          \x20 proxy we take `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`; the client is the right-most address that is not\n\
          \x20 trusted. `whitelist-source-range`, `$remote_addr` in `upstream-hash-by` and the access log go by that address.\n\
+         - **`Forwarded`** (RFC 7239) is never believed and never passed on, also from trusted proxies: they say who their\n\
+         \x20 clients are by `X-Forwarded-*`. With `generate-forwarded` backends get one of ours beside `X-Forwarded-*`, with the same\n\
+         \x20 addresses (all of them with `compute-full-forwarded-for`; what cannot be read ends the list), host and scheme.\n\
          - **`use-proxy-protocol`**: connections from trusted addresses must begin with a PROXY header (version 1 or 2, before\n\
          \x20 TLS), or they are closed; all others are clients and must not. If it names port 443, the client came by HTTPS.\n\
          - **HSTS** is sent over TLS for hosts that have a certificate, in the place of what the backend sends.\n",
@@ -97,6 +100,7 @@ fn render() -> String {
         for (name, status) in *names {
             let status = match status {
                 Done => "honoured".to_owned(),
+                Ours(what) => format!("ours. {what}"),
                 Annotation => "the annotation of this name, for all Ingresses of the class".to_owned(),
                 NoEffect(reason) => format!("accepted, without effect: {reason}"),
                 Only(value, why) => format!("only `{value}`: {why}"),
