@@ -117,7 +117,7 @@ fn requests() {
     });
     let proxy = Proxy::start(&[backend.address]);
     let vectors = vectors(include_str!("../http1_vectors/requests.txt"));
-    assert!(vectors.len() >= 60, "only {} vectors", vectors.len());
+    assert!(vectors.len() >= 150, "only {} vectors", vectors.len());
     let mut wrong = Vec::new();
     for vector in &vectors {
         record.lock().unwrap().clear();
