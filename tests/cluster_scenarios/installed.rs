@@ -46,6 +46,7 @@ pub(super) fn trials() -> Vec<Trial> {
     trials.extend([
         scenario("installed::a_rollout_breaks_no_connection_and_loses_no_request", rollout),
         scenario("installed::a_killed_daemon_disturbs_its_own_connections_only", killed_daemon),
+        scenario("installed::a_pod_deleted_by_force_leaves_the_front_where_it_is", forced_deletion),
         scenario("installed::traffic_goes_on_without_the_api_server", without_api_server),
         scenario(
             "installed::an_upgrade_changes_the_daemons_and_uninstall_leaves_nothing",
@@ -177,6 +178,31 @@ fn killed_daemon() -> Result<()> {
         // What reached the dead daemon's listeners before the others knew.
         ensure!(requests.lost() <= LOST, "lost: {:?}", requests.losses());
         Ok(())
+    })
+}
+
+/// The pod's credentials are gone with its object: to its daemon, which ends in order for want of connections, that must
+/// not look as if the installation was removed.
+fn forced_deletion() -> Result<()> {
+    with(|installed| {
+        let target = Installed::target("web.example.com", "/");
+        for node in 0..3 {
+            let pod = installed.pod_on(node)?;
+            installed.kubernetes.kubectl(&[
+                "delete",
+                "pod",
+                "-n",
+                NAME,
+                &pod,
+                "--force",
+                "--grace-period=0",
+            ])?;
+            installed.wait_for_daemon_set(NAME, NAME)?;
+            let log = installed.kubernetes.kubectl(&["logs", "-n", NAME, &installed.pod_on(node)?])?;
+            ensure!(log.contains("adopted=true"), "the program was taken off node {node}:\n{log}");
+            ensure!(!log.contains("VIP added to lo"), "the VIP was taken off node {node}:\n{log}");
+        }
+        installed.until(&target, |answer| answer.status == 200).map(drop)
     })
 }
 
