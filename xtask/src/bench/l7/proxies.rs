@@ -232,7 +232,8 @@ defaults
   mode http
   log global
   option httplog
-  option splice-auto
+  option splice-request
+  option splice-response
   timeout connect 5s
   timeout client 600s
   timeout server 600s
