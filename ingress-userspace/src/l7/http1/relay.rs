@@ -19,6 +19,9 @@ use super::write::{self, Persistence};
 
 /// Up to here a body's first piece is copied behind its head; above, both are handed to the kernel as they are.
 const COPIED: usize = 4096;
+/// What the read for an answer's head may bring of its body: all of a page or a script, and of a big body, which is spliced,
+/// no more than that.
+const HEAD_READ: usize = 20 * 1024;
 
 impl Core {
     /// One step of the exchange.
@@ -186,7 +189,11 @@ impl Core {
             let handshaking = upstream.link.is_handshaking();
             let before = upstream.pending.len();
             self.scratch[..before].copy_from_slice(&upstream.pending);
-            match upstream.link.receive(&mut self.scratch[before..]) {
+            let room = match exchange.answering {
+                Answering::Waiting => (before + HEAD_READ).min(self.scratch.len()),
+                Answering::Body(_) => self.scratch.len(),
+            };
+            match upstream.link.receive(&mut self.scratch[before..room]) {
                 Received::Data(count) => {
                     let next = match exchange.answering {
                         Answering::Waiting => self.answer_head(id, exchange, before + count),

@@ -13,7 +13,7 @@ use super::link::{Broken, Link, Received};
 /// Of a body at least this much must still be to come: below it, copying is cheaper.
 pub(super) const WORTH_IT: u64 = 64 * 1024;
 /// Bytes that a pipe holds. More makes nothing faster: the pages fall out of the cache before they are sent on.
-const SIZE: usize = 128 * 1024;
+const SIZE: usize = 64 * 1024;
 /// Pipes that a worker has at most; a pipe is lent only while something is in it.
 const MAX_PIPES: usize = 256;
 
