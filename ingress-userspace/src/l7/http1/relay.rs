@@ -19,8 +19,8 @@ use super::write::{self, Persistence};
 
 /// Up to here a body's first piece is copied behind its head; above, both are handed to the kernel as they are.
 const COPIED: usize = 4096;
-/// What the read for an answer's head may bring of its body: all of a page or a script, and of a big body, which is spliced,
-/// no more than that.
+/// What the read for an answer's head may bring of its body where a big one is spliced: all of a page or a script, and of a
+/// big body no more than that.
 const HEAD_READ: usize = 20 * 1024;
 
 impl Core {
@@ -190,8 +190,8 @@ impl Core {
             let before = upstream.pending.len();
             self.scratch[..before].copy_from_slice(&upstream.pending);
             let room = match exchange.answering {
-                Answering::Waiting => (before + HEAD_READ).min(self.scratch.len()),
-                Answering::Body(_) => self.scratch.len(),
+                Answering::Waiting if !client.link.is_tls() => (before + HEAD_READ).min(self.scratch.len()),
+                _ => self.scratch.len(),
             };
             match upstream.link.receive(&mut self.scratch[before..room]) {
                 Received::Data(count) => {
