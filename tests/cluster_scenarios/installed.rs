@@ -154,8 +154,7 @@ fn killed_daemon() -> Result<()> {
         let pod = installed.pod_on(victim)?;
         thread::sleep(Duration::from_secs(1));
         let killed = Instant::now();
-        installed.kubernetes.kubectl(&["delete", "pod", "-n", NAME, &pod, "--force", "--grace-period=0"])?;
-        installed.wait_for_daemon_set(NAME, NAME)?;
+        installed.delete_by_force(&pod)?;
         let back = killed.elapsed();
         let (held, requests) = (held.finish()?, requests.finish()?);
         let its = Installed::seen_from_pods(victim);
@@ -187,17 +186,7 @@ fn forced_deletion() -> Result<()> {
     with(|installed| {
         let target = Installed::target("web.example.com", "/");
         for node in 0..3 {
-            let pod = installed.pod_on(node)?;
-            installed.kubernetes.kubectl(&[
-                "delete",
-                "pod",
-                "-n",
-                NAME,
-                &pod,
-                "--force",
-                "--grace-period=0",
-            ])?;
-            installed.wait_for_daemon_set(NAME, NAME)?;
+            installed.delete_by_force(&installed.pod_on(node)?)?;
             let log = installed.kubernetes.kubectl(&["logs", "-n", NAME, &installed.pod_on(node)?])?;
             ensure!(log.contains("adopted=true"), "the program was taken off node {node}:\n{log}");
             ensure!(!log.contains("VIP added to lo"), "the VIP was taken off node {node}:\n{log}");

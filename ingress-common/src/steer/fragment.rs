@@ -41,15 +41,7 @@ fn fragment4<P: Packet + ?Sized, T: Tables>(
     let Some(ip) = packet.at::<Ipv4Hdr>(link.l3) else { return Verdict::NOT_OURS };
     let Some(header_len) = ip.header_len() else { return Verdict::NOT_OURS };
     let (src, dst) = (ip.src, ip.dst);
-    let at = At {
-        ifindex,
-        vlan: link.vlan,
-        l3: link.l3,
-        l4: link.l3 + header_len,
-        end: link.l3 + usize::from(ip.total_len.get()),
-        hop_limit: ip.ttl,
-        in_tunnel,
-    };
+    let at = At::ipv4(ifindex, link, ip, header_len, in_tunnel);
     let key = FragmentKey {
         src: Ip6::mapped(src),
         dst: Ip6::mapped(dst),

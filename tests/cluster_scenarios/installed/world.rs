@@ -169,6 +169,12 @@ impl Installed {
         self.kubernetes.kubectl(&arguments)
     }
 
+    /// Deletes a daemon's pod without a farewell and waits for the next one.
+    pub(super) fn delete_by_force(&self, pod: &str) -> Result<()> {
+        self.kubernetes.kubectl(&["delete", "pod", "-n", NAME, pod, "--force", "--grace-period=0"])?;
+        self.wait_for_daemon_set(NAME, NAME).map(drop)
+    }
+
     /// The daemon's pod on node `index`.
     pub(super) fn pod_on(&self, index: usize) -> Result<String> {
         let node = self.kubernetes.nodes()[index].name();

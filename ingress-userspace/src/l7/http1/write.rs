@@ -87,10 +87,14 @@ pub(in crate::l7) fn request_line(out: &mut Vec<u8>, head: &RequestHead<'_>, edi
 /// Appends the fields that filters set.
 pub(in crate::l7) fn set_fields(out: &mut Vec<u8>, edits: Option<&Edits>) {
     for (name, value) in edits.iter().flat_map(|edits| &edits.set) {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
+        field(out, name.as_bytes(), value);
+    }
+}
+
+/// Appends a field's line.
+pub(in crate::l7) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
     }
 }
 

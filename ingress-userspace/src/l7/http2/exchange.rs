@@ -1,4 +1,5 @@
-//! One request by HTTP/2 and its answer: decides, picks an endpoint, sends the request, passes the answer back. Tries another endpoint when one cannot be reached, and another connection when a used one turns out dead.
+//! One request by HTTP/2 and its answer: decides, picks an endpoint, sends the request, passes the answer back.
+//! Tries another endpoint when one cannot be reached, and another connection when a used one turns out dead.
 
 use std::cell::Cell;
 use std::future::poll_fn;

@@ -166,9 +166,7 @@ pub(super) fn http1(
             continue;
         }
         for value in values {
-            for part in [bytes, b": ", value.as_bytes(), b"\r\n"] {
-                out.extend_from_slice(part);
-            }
+            write::field(&mut out, bytes, value.as_bytes());
         }
     }
     forwarded::write_forwarded(&mut out, head, id);

@@ -1,8 +1,13 @@
-//! A client that writes bytes and reads one HTTP/1.1 response at a time.
+//! A client that writes bytes and reads one HTTP/1.1 response at a time, and hyper's by HTTP/2.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+use hyper::body::Body;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
@@ -86,4 +91,14 @@ impl Client {
 /// One request on a connection of its own.
 pub(super) fn get(address: SocketAddr, host: &str, path: &str) -> Response {
     Client::connect(address).get(host, path)
+}
+
+/// A client by HTTP/2 on a connection that stands, its TLS included.
+pub(super) async fn http2<B>(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<B>
+where
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 
 use super::backend::{Backend, Behaviour};
-use super::{Router, Rules, tls};
+use super::{Router, Rules, client, tls};
 use crate::model::{Filters, Target};
 
 async fn connect(router: &Router) -> SendRequest<Full<Bytes>> {
@@ -21,19 +21,13 @@ async fn connect(router: &Router) -> SendRequest<Full<Bytes>> {
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
     let stream = connector.connect("a.test".try_into().unwrap(), stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    client::http2(stream).await
 }
 
 /// By prior knowledge, on the plain listener.
 async fn connect_plain(router: &Router) -> SendRequest<Full<Bytes>> {
     let stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    client::http2(stream).await
 }
 
 async fn ask(
@@ -103,7 +97,7 @@ async fn hsts_over_tls_only() {
         std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
         let line = "\r\nStrict-Transport-Security: max-age=31536000; includeSubDomains\r\n";
         assert!(answer.contains(line), "{answer}");
-        let answer = super::client::get(router.http, "a.test", path);
+        let answer = client::get(router.http, "a.test", path);
         assert_eq!(answer.header("strict-transport-security"), None, "{path}");
     }
 }
@@ -290,9 +284,7 @@ async fn bodies_that_are_too_long() {
     assert_eq!(ask(&mut sender, "POST", "https://a.test/", "0123456789a").await.0, 200);
     // Without Content-Length.
     let stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = client::http2(stream).await;
     for (pieces, status) in [(vec!["01234", "56789"], 200), (vec!["01234", "56789a"], 413)] {
         let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from(piece))));
         let body = StreamBody::new(futures_util::stream::iter(frames));
@@ -322,9 +314,7 @@ async fn finished_requests_are_logged_and_counted() {
     let l7 = L7::start(Config { workers: 1, http, access_log, ..Config::default() }, &rules.0).unwrap();
     let address = l7.addresses().next().unwrap().socket;
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = client::http2(stream).await;
     let (status, body) = ask(&mut sender, "POST", "http://a.test/path?query", "hello").await;
     assert_eq!(status, 200);
     assert_eq!(ask(&mut sender, "GET", "http://b.test/", "").await.0, 404);

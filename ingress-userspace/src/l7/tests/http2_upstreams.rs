@@ -14,9 +14,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::{Router, Rules};
+use super::{Router, Rules, client};
 
 type Sent = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -25,10 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn connect(router: &Router) -> SendRequest<Sent> {
     let stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    client::http2(stream).await
 }
 
 fn request(method: &str, body: Sent) -> Request<Sent> {

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::{Router, Rules};
+use super::{Router, Rules, client};
 use crate::model::{ClusterId, Filters, Target, Upstream};
 
 /// A backend that answers when it may, and knows how many requests it had at once.
@@ -57,10 +56,7 @@ async fn http1(router: Arc<Router>) -> u16 {
 }
 
 async fn http2(router: Arc<Router>) -> u16 {
-    let io = TokioIo::new(TcpStream::connect(router.http).await.unwrap());
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
+    let mut sender = client::http2(TcpStream::connect(router.http).await.unwrap()).await;
     let request = http::Request::get("http://a/").body(Empty::<Bytes>::new()).unwrap();
     sender.send_request(request).await.unwrap().status().as_u16()
 }

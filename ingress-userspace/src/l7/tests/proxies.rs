@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, Behaviour};
-use super::{Router, Rules, tls};
+use super::{Router, Rules, client, tls};
 use crate::model::{Downstream, SourceRange};
 
 fn trusting() -> Downstream {
@@ -159,13 +159,7 @@ async fn http2_says_the_same() {
     let mut stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
     // The proxy's client is a proxy of ours, too.
     stream.write_all(b"PROXY TCP4 127.0.0.1 192.0.2.1 5000 80\r\n").await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    tokio::spawn(connection);
+    let mut sender = client::http2(stream).await;
     let request = http::Request::get("http://a.test/")
         .header("forwarded", "for=6.6.6.6")
         .header("x-forwarded-for", "6.6.6.6")

@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use super::client::{Client, get};
+use super::client::{self, Client, get};
 use super::{Router, Rules};
 use crate::model::{BackendTls, ClusterId, Filters, HostPattern, Target, Upstream, VerifyBackend};
 
@@ -253,7 +253,7 @@ async fn backends_are_verified_and_see_our_certificate() {
 }
 
 /// One request to a router that is there until it is answered.
-async fn get_from(router: Router) -> super::client::Response {
+async fn get_from(router: Router) -> client::Response {
     let http = router.http;
     let answer = tokio::task::spawn_blocking(move || get(http, "a.test", "/")).await.unwrap();
     drop(router);
@@ -262,10 +262,7 @@ async fn get_from(router: Router) -> super::client::Response {
 
 async fn http2_client(router: &Router) -> SendRequest<ChannelBody> {
     let stream = tokio::net::TcpStream::connect(router.http).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    client::http2(stream).await
 }
 
 /// One call as gRPC makes it: messages both ways while the call goes on, then the client's end, then trailers.

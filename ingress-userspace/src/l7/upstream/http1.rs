@@ -21,6 +21,7 @@ use super::pool::PoolKey;
 use crate::l7::http1::body::Body;
 use crate::l7::http1::chunked::Direction;
 use crate::l7::http1::error::BadAnswer;
+use crate::l7::http1::fields::Field;
 use crate::l7::http1::request::{Framing, HeadLimits, Progress};
 use crate::l7::http1::response::{MAX_INTERIM, ParsedResponse};
 use crate::l7::http1::write::crossing;
@@ -219,13 +220,18 @@ fn fields(parsed: &ParsedResponse, buffer: &Bytes) -> HeaderMap {
     // Room for those that are added on the way.
     let mut map = HeaderMap::with_capacity(parsed.fields.len() + 2);
     for field in parsed.fields.iter().filter(|field| crosses(field)) {
-        let value = buffer.slice(field.value.start as usize..field.value.end as usize);
-        // What the parser lets through is a name and a value for `http`, too.
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(field.name.of(buffer)), HeaderValue::from_maybe_shared(value))
-        {
-            map.append(name, value);
-        }
+        append(&mut map, field, buffer);
     }
     map
+}
+
+/// Adds a field that was parsed from `buffer`.
+fn append(map: &mut HeaderMap, field: &Field, buffer: &Bytes) {
+    let value = buffer.slice(field.value.start as usize..field.value.end as usize);
+    // What the parser lets through is a name and a value for `http`, too.
+    if let (Ok(name), Ok(value)) =
+        (HeaderName::from_bytes(field.name.of(buffer)), HeaderValue::from_maybe_shared(value))
+    {
+        map.append(name, value);
+    }
 }

@@ -7,14 +7,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
 use tokio::task::JoinHandle;
 
 use super::io::Io;
 use super::upload::{Upload, UploadError};
-use super::{Broken, Connection, PIECE};
+use super::{Broken, Connection, PIECE, append};
 use crate::l7::http1::body::Body;
 use crate::l7::http1::error::BadAnswer;
 use crate::l7::http1::fields;
@@ -169,12 +169,7 @@ fn trailer_map(trailers: Vec<u8>) -> Result<Frame<Bytes>, Broken> {
     let trailers = Bytes::from(trailers);
     let mut map = HeaderMap::with_capacity(lines.len());
     for line in &lines {
-        let value = trailers.slice(line.value.start as usize..line.value.end as usize);
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(line.name.of(&trailers)), HeaderValue::from_maybe_shared(value))
-        {
-            map.append(name, value);
-        }
+        append(&mut map, line, &trailers);
     }
     Ok(Frame::trailers(map))
 }

@@ -14,6 +14,7 @@ use tokio::io::AsyncWrite as _;
 use super::io::Io;
 use crate::l7::http1::chunked::{Direction, may_be_trailer};
 use crate::l7::http1::request::Framing;
+use crate::l7::http1::write;
 use crate::l7::http2::{RequestBody, RequestBodyError};
 
 /// Why a request came to no end.
@@ -161,9 +162,7 @@ impl Upload {
         for (name, value) in trailers.into_iter().flatten() {
             let name = name.as_str().as_bytes();
             if may_be_trailer(name, Direction::Request) && !name.contains(&b'_') {
-                for part in [name, b": ", value.as_bytes(), b"\r\n"] {
-                    out.extend_from_slice(part);
-                }
+                write::field(out, name, value.as_bytes());
             }
         }
         out.extend_from_slice(b"\r\n");
