@@ -13,6 +13,7 @@ mod latency;
 mod load;
 mod ours;
 mod proxies;
+mod routing;
 mod server;
 mod websocket;
 
@@ -52,7 +53,11 @@ const WORKLOADS: [Workload; 15] = [
     row("16 KiB, keep-alive, 64 connections", Load::get("/16k", 64), TARGET),
     row("1 MiB, keep-alive, 16 connections", Load::get("/1m", 16), TARGET),
     row("1 MiB uploads, 16 connections", Load::Upload { connections: 16 }, TARGET),
-    row("1,000 hosts x 10 paths, 64 connections", Load::Hosts { connections: 64 }, TARGET),
+    row(
+        "1,000 hosts x 10 paths, 64 connections",
+        Load::Hosts { connections: 64, hosts: proxies::HOSTS },
+        TARGET,
+    ),
     row("new connection per request, 64 at once", Load::NewConnections { connections: 64 }, HIGH_TARGET),
     row("TLS, 200 B, keep-alive, 64 connections", Load::tls("/small", 64), HIGH_TARGET),
     row("TLS, 16 KiB, keep-alive, 64 connections", Load::tls("/16k", 64), HIGH_TARGET),
@@ -80,6 +85,9 @@ pub(super) fn rows(only: Option<&str>, rows: &mut Rows) -> Result<()> {
     }
     if wanted(instructions::NAME) {
         rows.add(instructions::NAME, instructions::rows(&backend));
+    }
+    if wanted(routing::NAME) {
+        rows.add(routing::NAME, routing::rows(&backend));
     }
     if wanted(changes::NAME) {
         rows.add(changes::NAME, changes::rows(&backend));

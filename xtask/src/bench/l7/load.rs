@@ -10,7 +10,7 @@ use std::{fmt::Write as _, fs};
 use anyhow::{Context as _, Result, bail, ensure};
 use ingress_tests::paths;
 
-use super::proxies::{HOSTS, PATHS, Proxy};
+use super::proxies::{PATHS, Proxy};
 use super::server::PEERS_CORE;
 use super::websocket;
 use crate::process;
@@ -30,8 +30,8 @@ pub(super) enum Load {
     Get { path: &'static str, connections: u32, tls: bool },
     /// Closed loop of `PUT`s, 1 MiB each.
     Upload { connections: u32 },
-    /// The same small answer, from random hosts and paths.
-    Hosts { connections: u32 },
+    /// The same small answer, from random ones of so many hosts, and random paths.
+    Hosts { connections: u32, hosts: usize },
     /// One request a connection.
     NewConnections { connections: u32 },
     /// Handshakes and nothing else, one after the other.
@@ -61,8 +61,8 @@ impl Load {
                 let script = script("upload", UPLOAD)?;
                 wrk(&url(proxy, false, "/upload"), connections, duration, &["-s", &script])
             }
-            Self::Hosts { connections } => {
-                let script = script("hosts", &hosts())?;
+            Self::Hosts { connections, hosts } => {
+                let script = script("hosts", &random(hosts))?;
                 wrk(&url(proxy, false, "/"), connections, duration, &["-s", &script])
             }
             Self::NewConnections { connections } => {
@@ -148,7 +148,7 @@ function request() n = n + 1; return wrk.format(nil, '/upload/' .. (n % 32)) end
 ";
 
 /// Random hosts and paths; the requests are made before the clock runs.
-fn hosts() -> String {
+fn random(hosts: usize) -> String {
     let mut script =
         "local requests = {}\nfunction init()\n math.randomseed(1)\n for i = 1, 20000 do\n".to_owned();
     // Writing to a String cannot fail.
@@ -156,7 +156,7 @@ fn hosts() -> String {
         script,
         "  wrk.headers['Host'] = 'host-' .. math.random(0, {}) .. '.example'\n  requests[i] = wrk.format('GET', '/path-' \
          .. math.random(0, {}) .. '/x')",
-        HOSTS - 1,
+        hosts - 1,
         PATHS - 1
     );
     script + " end\nend\nlocal n = 0\nfunction request() n = n % 20000 + 1; return requests[n] end\n"

@@ -15,6 +15,9 @@ pub(super) const PEERS_CORE: &str = "0";
 /// Where the proxy that is measured runs.
 pub(super) const PROXY_CORE: &str = "1";
 
+/// How long a server may take to start, with ten thousand manifests to read.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// A running server; ended when dropped.
 pub(super) struct Server {
     name: &'static str,
@@ -40,13 +43,13 @@ impl Server {
             .spawn()
             .context("cannot run taskset (util-linux)")?;
         let mut server = Self { name, child };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("{name} ended at once ({status}); see {}", log_path.display());
             }
             if Instant::now() > deadline {
-                bail!("{name} does not listen on {address} after 10 s; see {}", log_path.display());
+                bail!("{name} does not listen on {address} after {PATIENCE:?}; see {}", log_path.display());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
