@@ -86,10 +86,16 @@ pub(super) fn connection_lines(client: IpAddr, port: u16, scheme: Scheme) -> Box
 /// Appends the lines `X-Forwarded-For/-Proto/-Port/-Host` and `X-Real-IP`; `Forwarded` where it is wanted; and, unless `id`
 /// is empty, `X-Request-ID`.
 pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &[u8]) {
+    let is_wanted = rfc7239::is_wanted(head);
+    let list = if head.origin.is_told || is_wanted {
+        head.origin.forwarded_for(head.connection, head.headers)
+    } else {
+        Vec::new()
+    };
     if head.origin.is_told {
         let Origin { client, scheme, port, .. } = &head.origin;
         out.extend_from_slice(b"X-Forwarded-For: ");
-        out.extend_from_slice(&head.origin.forwarded_for(head.connection, head.headers));
+        out.extend_from_slice(&list);
         let scheme = scheme.as_str();
         // Writing into a Vec cannot fail.
         let _ = write!(
@@ -104,9 +110,9 @@ pub fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, id: &[u8]) {
         out.extend_from_slice(head.authority.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    if let Some(value) = rfc7239::value(head) {
+    if is_wanted {
         out.extend_from_slice(b"Forwarded: ");
-        out.extend_from_slice(&value);
+        rfc7239::write(out, head, &list);
         out.extend_from_slice(b"\r\n");
     }
     if !id.is_empty() {
@@ -124,7 +130,10 @@ pub fn apply_to_request(headers: &mut HeaderMap, head: &RequestHead<'_>, id: &[u
     let forwarded_for = origin.forwarded_for(head.connection, head.headers);
     let client = origin.client.to_string();
     let port = origin.port.to_string();
-    let forwarded = rfc7239::value(head).unwrap_or_default();
+    let mut forwarded = Vec::new();
+    if rfc7239::is_wanted(head) {
+        rfc7239::write(&mut forwarded, head, &forwarded_for);
+    }
     for (name, value) in [
         ("x-forwarded-for", forwarded_for.as_slice()),
         ("x-real-ip", client.as_bytes()),

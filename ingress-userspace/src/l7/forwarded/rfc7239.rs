@@ -11,16 +11,18 @@ use super::super::origin::address;
 /// The most elements that are written, the nearest ones: a list of short entries must not grow many times over.
 const MOST: usize = 32;
 
-/// The field's value; `None`: it is not wanted.
-pub(super) fn value(head: &RequestHead<'_>) -> Option<Vec<u8>> {
+/// Whether the request's class asks for the field.
+pub(super) fn is_wanted(head: &RequestHead<'_>) -> bool {
+    head.origin.downstream.is_some_and(|options| options.forwarded)
+}
+
+/// Writes the field's value; `list` is that of `X-Forwarded-For`.
+pub(super) fn write(out: &mut Vec<u8>, head: &RequestHead<'_>, list: &[u8]) {
     let origin = &head.origin;
-    origin.downstream.filter(|options| options.forwarded)?;
-    let list = origin.forwarded_for(head.connection, head.headers);
     // From the right: what cannot be read ends the list, as it does for `Origin`.
     let entries = list.rsplit(|byte| *byte == b',').map_while(|entry| address(entry.trim_ascii()));
     let nearest: Vec<IpAddr> = entries.take(MOST).collect();
     let client = nearest.iter().position(|address| *address == origin.client);
-    let mut out = Vec::with_capacity(96);
     // Writing into a Vec cannot fail.
     for (index, address) in nearest.iter().enumerate().rev() {
         let _ = match address {
@@ -39,7 +41,6 @@ pub(super) fn value(head: &RequestHead<'_>) -> Option<Vec<u8>> {
             out.extend_from_slice(b", ");
         }
     }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -77,7 +78,11 @@ mod tests {
             headers: &headers,
             connection: &connection,
         };
-        value(&head).map(|value| String::from_utf8(value).unwrap())
+        is_wanted(&head).then(|| {
+            let mut value = Vec::new();
+            write(&mut value, &head, &head.origin.forwarded_for(&connection, &headers));
+            String::from_utf8(value).unwrap()
+        })
     }
 
     #[test]
