@@ -1,6 +1,6 @@
 //! The narrowest rights: the daemon may read one Secret by its name and no other, and serves with that.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use ingress_tests::lab::{
@@ -109,6 +109,8 @@ fn only_what_is_named() -> Result<()> {
     let memory = std::fs::read_to_string(world.lab.nodes()[0].state_dir().join("memory/objects"))?;
     ensure!(!memory.contains("nobodys"), "a Secret that nobody names was read");
 
+    is_said_to_expire(&world, &authority)?;
+
     // One that only an annotation names: without it nobody gets in, with it those without a certificate do not.
     let clients = Target::new(world.vip()?, "clients.example.com", "/");
     let answers = |status: u16| {
@@ -137,6 +139,34 @@ fn only_what_is_named() -> Result<()> {
     world.cluster.kubectl(&["delete", "secret", NAMED, "--namespace=default"])?;
     load::wait_for("no certificate", LIVE, || Ok(certificates(&world)?.is_empty()))?;
     world.until_served_by(("app.test.com", "/"), "service1", Instant::now())?;
+    Ok(())
+}
+
+/// Whoever was to renew the certificate is late: the metric says until when it is good, an Event at the Secret what to do.
+fn is_said_to_expire(world: &World, authority: &Authority) -> Result<()> {
+    let left = Duration::from_hours(72);
+    let end = SystemTime::now().duration_since(UNIX_EPOCH)? + left;
+    let identity = authority.issue_for(&["secure.example.com"], left)?;
+    world.apply(&tls_secret(NAMED, &identity))?;
+    let metric = format!("xdp_ingress_certificate_not_after_seconds{{secret=\"default/{NAMED}\"}} ");
+    let good_until = || -> Result<f64> {
+        let metrics = world.lab.nodes()[0].metrics()?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&metric)).context("no such metric")?;
+        Ok(value.parse()?)
+    };
+    load::wait_for("the metric", LIVE, || Ok((good_until()? - end.as_secs_f64()).abs() < 5.0))?;
+    let selector = format!("--field-selector=involvedObject.kind=Secret,involvedObject.name={NAMED}");
+    let told = load::wait_for("an Event at the Secret", LIVE, || {
+        let events = world.cluster.kubectl(&["get", "events", &selector, "--output=json"])?;
+        Ok(events.contains("\"Expiring\"") && events.contains("renew the certificate"))
+    })
+    .with_context(|| world.logs())?;
+    println!("ksecret: the Event about a certificate's end came after {:.0} ms", told.as_secs_f64() * 1e3);
+    // Renewed: all is well again.
+    world.apply(&tls_secret(NAMED, &authority.issue(&["secure.example.com"])?))?;
+    load::wait_for("the renewed one", LIVE, || Ok(good_until()? > end.as_secs_f64() + 5.0))?;
+    let problems = world.lab.nodes()[0].status()?["problems"].to_string();
+    ensure!(!problems.contains("Expiring"), "{problems}");
     Ok(())
 }
 

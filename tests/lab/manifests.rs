@@ -75,10 +75,15 @@ impl Lab {
 
     /// Writes the EndpointSlices of `service`: one per IP version, as Kubernetes does.
     pub fn declare_endpoints(&self, service: &str, pods: &[&Pod]) -> Result<()> {
-        let mut yaml = endpoint_slice(service, "IPv4", pods, IpAddr::is_ipv4);
+        self.declare_rollout(service, &[], pods)
+    }
+
+    /// The same while pods are replaced: those of `ending` are terminating and still serve.
+    pub fn declare_rollout(&self, service: &str, ending: &[&Pod], ready: &[&Pod]) -> Result<()> {
+        let mut yaml = endpoint_slice(service, "IPv4", ending, ready, IpAddr::is_ipv4);
         if self.ipv6 {
             yaml += "---\n";
-            yaml += &endpoint_slice(service, "IPv6", pods, IpAddr::is_ipv6);
+            yaml += &endpoint_slice(service, "IPv6", ending, ready, IpAddr::is_ipv6);
         }
         self.manifests.write(&format!("{service}-endpoints"), &yaml)
     }
@@ -145,7 +150,13 @@ spec:
     )
 }
 
-fn endpoint_slice(service: &str, family: &str, pods: &[&Pod], ours: impl Fn(&IpAddr) -> bool) -> String {
+fn endpoint_slice(
+    service: &str,
+    family: &str,
+    ending: &[&Pod],
+    ready: &[&Pod],
+    ours: impl Fn(&IpAddr) -> bool,
+) -> String {
     let mut yaml = format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -166,15 +177,17 @@ endpoints:
 ",
         family.to_lowercase()
     );
-    if pods.is_empty() {
+    if ending.is_empty() && ready.is_empty() {
         yaml = yaml.replace("endpoints:\n", "endpoints: []\n");
     }
-    for pod in pods {
+    let ending = ending.iter().map(|pod| (pod, "ready: false, serving: true, terminating: true"));
+    let ready = ready.iter().map(|pod| (pod, "ready: true, serving: true, terminating: false"));
+    for (pod, conditions) in ending.chain(ready) {
         for address in pod.addresses().iter().filter(|address| ours(address)) {
             let _ = writeln!(
                 yaml,
-                "  - addresses: [\"{address}\"]\n    conditions: {{ready: true, serving: true, terminating: false}}\n    \
-                 nodeName: {}\n    targetRef: {{kind: Pod, namespace: default, name: {}}}",
+                "  - addresses: [\"{address}\"]\n    conditions: {{{conditions}}}\n    nodeName: {}\n    targetRef: {{kind: Pod, \
+                 namespace: default, name: {}}}",
                 pod.node(),
                 pod.name()
             );

@@ -1,6 +1,8 @@
 //! Certificates for scenarios: an authority of the lab's own that issues server certificates. Made on the spot;
 //! nothing is trusted outside the lab's clients.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -38,9 +40,20 @@ impl Authority {
 
     /// A server certificate for `names`.
     pub fn issue(&self, names: &[&str]) -> Result<Identity> {
+        self.sign(names, |_| {})
+    }
+
+    /// The same, good for `left` from now on, in whole seconds.
+    pub fn issue_for(&self, names: &[&str], left: Duration) -> Result<Identity> {
+        let end = SystemTime::now() + left;
+        self.sign(names, |params| params.not_after = end.into())
+    }
+
+    fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Result<Identity> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names.clone())?;
         params.distinguished_name.push(DnType::CommonName, names.concat());
+        change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Identity { certificate, key: key.serialize_pem() })

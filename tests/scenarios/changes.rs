@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use ingress_tests::lab::{
-    Lab,
+    Lab, Node, Pod,
     http::Target,
     load::{self, Load},
     manifests::{TWO_HOSTS, WILDCARD_HOST},
@@ -26,6 +26,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("changes::an_ingress_is_edited", an_ingress_is_edited),
         scenario("changes::endpoints_come_and_go", endpoints_come_and_go),
+        scenario("changes::a_rollout_loses_nothing", a_rollout_loses_nothing),
         scenario("changes::a_broken_document_keeps_the_rest", a_broken_document_keeps_the_rest),
     ]
 }
@@ -103,6 +104,56 @@ fn endpoints_come_and_go() -> Result<()> {
     })?;
     lab.declare_endpoints("service1", &all)?;
     live(&lab, "app.test.com", "/", "service1-", Instant::now())?;
+    Ok(())
+}
+
+/// Pod after pod is replaced, as a Deployment does it: the old one is terminating and still serves, its successor is ready;
+/// then the old one is gone.
+fn a_rollout_loses_nothing() -> Result<()> {
+    let lab = Lab::builder("rollout").build()?;
+    lab.serve_examples()?;
+    let load = Load::start(&lab, "foo.bar.com", "/bar", 100, 100)?;
+    let old: Vec<&Pod> = lab.pods_of("service1").collect();
+    let new: Vec<&Pod> = lab.pods_of("service2").collect();
+    let mut terminating = Vec::new();
+    for step in 0..old.len() {
+        let ready: Vec<&Pod> = old[step + 1..].iter().chain(&new[..=step]).copied().collect();
+        all_know(&lab, || lab.declare_rollout("service1", &[old[step]], &ready))?;
+        let since = Instant::now();
+        thread::sleep(Duration::from_millis(400));
+        terminating.push((old[step].name(), since, Instant::now()));
+        old[step].kill()?;
+        all_know(&lab, || lab.declare_endpoints("service1", &ready))?;
+    }
+    // Where all are terminating, those that still serve are better than nobody.
+    all_know(&lab, || lab.declare_rollout("service1", &new, &[]))?;
+    let since = Instant::now();
+    thread::sleep(Duration::from_millis(400));
+    let until = Instant::now();
+    let report = load.finish()?;
+    println!("a rollout of {} pods: {}", old.len(), report.summary());
+    ensure!(report.steady.lost() == 0 && report.hold.broken(|_| true) == 0, "{}", report.summary());
+    for (pod, since, until) in terminating {
+        let meanwhile = report.steady.between(since, until);
+        let served = meanwhile.pods();
+        ensure!(
+            !served.is_empty() && !served.contains(pod),
+            "{pod} is terminating, and got new requests: {served:?}"
+        );
+    }
+    let meanwhile = report.steady.between(since, until);
+    ensure!(!meanwhile.pods().is_empty(), "nobody was asked while all were terminating");
+    Ok(())
+}
+
+/// Makes a change, and waits until every node has it.
+fn all_know(lab: &Lab, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let generation = |node: &Node| Ok::<_, anyhow::Error>(node.status()?["snapshot"]["generation"].as_u64());
+    let before = lab.nodes().iter().map(generation).collect::<Result<Vec<_>>>()?;
+    change()?;
+    for (node, before) in lab.nodes().iter().zip(before) {
+        load::wait_for("the change on every node", LIVE, || Ok(generation(node)? > before))?;
+    }
     Ok(())
 }
 

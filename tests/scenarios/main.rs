@@ -19,6 +19,7 @@ mod packets;
 mod partition;
 mod promise;
 mod protection;
+mod proxies;
 mod routed;
 mod uplinks;
 
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         coexistence::trials(),
         protection::trials(),
         uplinks::trials(),
+        proxies::trials(),
     ]
     .into_iter()
     .flatten()

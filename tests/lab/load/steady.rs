@@ -182,6 +182,11 @@ impl SteadyReport {
         self.requests.iter().filter_map(|request| Some(request.outcome.as_ref().ok()?.0)).collect()
     }
 
+    /// The pods that served any.
+    pub fn pods(&self) -> BTreeSet<&str> {
+        self.requests.iter().filter_map(|request| Some(request.outcome.as_ref().ok()?.1.as_str())).collect()
+    }
+
     /// How often each kind of loss occurred, for messages.
     pub fn losses(&self) -> BTreeMap<Lost, usize> {
         let mut counts = BTreeMap::new();

@@ -24,7 +24,8 @@ const fn package(name: &'static str, program: &'static str) -> Package {
     Package { name, program }
 }
 
-/// What the lab and the demo call, and what a person wants at hand inside the lab (tcpdump).
+/// What the lab and the demo call, what stands in front of us there (HAProxy), and what a person wants at hand inside the lab
+/// (tcpdump).
 pub(super) const LAB: Packages = Packages {
     purpose: "lab",
     packages: &[
@@ -35,6 +36,7 @@ pub(super) const LAB: Packages = Packages {
         package("iptables", "iptables"),
         package("iputils-ping", "ping"),
         package("tcpdump", "tcpdump"),
+        package("haproxy", "haproxy"),
     ],
 };
 
