@@ -11,6 +11,7 @@ mod own_status;
 mod problem;
 mod rewrite;
 mod route;
+mod scope;
 mod shared;
 mod upstream;
 mod vip;
@@ -32,6 +33,7 @@ pub use route::{
     Filters, HostPattern, HostRoutes, Hsts, PathMatch, PathRule, Redirect, Route, RouteTable, SourceRange,
     SslRedirect, Target, path_regex,
 };
+pub use scope::Scope;
 pub use shared::Shared;
 pub use upstream::{BackendTls, Balance, HashPart, TlsVersions, Upstream, VerifyBackend};
 pub use vip::{Announcement, Protection, Rate, Vip};
@@ -53,7 +55,7 @@ pub struct Snapshot {
     pub vip_routes: Shared<BTreeMap<IpAddr, Shared<RouteTable>>>,
     /// Backends by identity.
     pub clusters: Shared<BTreeMap<ClusterId, Arc<Cluster>>>,
-    /// Certificates, in the order of preference: where two cover one name, the first serves it.
+    /// Certificates, by the names of their Secrets. No two with the same kind of key serve the same name.
     pub certificates: Shared<Vec<Arc<Certificate>>>,
     /// The Ingresses that we serve, with the addresses that their status shall show.
     pub ingresses: Shared<BTreeMap<ObjectRef, Vec<IpAddr>>>,

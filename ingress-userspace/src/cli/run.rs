@@ -27,7 +27,7 @@ use crate::l4::{self, L4};
 use crate::l7::access_log::{AccessLogConfig, Format};
 use crate::l7::tls::tickets::Seed;
 use crate::l7::{self, L7};
-use crate::observe::changes::Scope;
+use crate::model::Scope;
 use crate::observe::{access_log, admin};
 use crate::source;
 use crate::status::{self, Published};
@@ -258,7 +258,7 @@ async fn next_change(objects: &mut source::Receiver, translator: &mut Translator
         let Some(latest) = objects.borrow_and_update().clone() else { continue };
         let since = latest.heard.filter(|_| is_new).unwrap_or(taken);
         let (snapshot, problems) = translator.translate(&latest, jiff::Timestamp::now().as_second());
-        let scope = if translator.was_incremental() { Scope::Endpoints } else { Scope::Everything };
+        let scope = translator.scope();
         return Ok(Change { snapshot, problems, is_remembered: latest.is_remembered, scope, since });
     }
 }
@@ -279,7 +279,9 @@ fn secret_scope(arguments: &RunArgs) -> source::SecretScope {
         Secrets::Tls => source::SecretScope::AllTls,
         Secrets::Named => {
             let settings = settings(arguments);
-            source::SecretScope::Named(Arc::new(move |objects| named_secrets(objects, &settings)))
+            source::SecretScope::Named(Arc::new(move |objects, ingresses| {
+                named_secrets(objects, ingresses, &settings)
+            }))
         }
     }
 }

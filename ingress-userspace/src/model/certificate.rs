@@ -1,5 +1,7 @@
 //! Certificates for the TLS listeners.
 
+use std::sync::Arc;
+
 use super::{HostPattern, ObjectRef};
 
 /// A certificate chain and its key, checked by `translate`: they parse, belong together and are in order.
@@ -7,12 +9,13 @@ use super::{HostPattern, ObjectRef};
 pub struct Certificate {
     /// The Secret it came from.
     pub source: ObjectRef,
-    /// The names for which it is served: `spec.tls[].hosts`, or the certificate's own names where that is empty.
+    /// The names for which it is served: `spec.tls[].hosts`, or the certificate's own names where that is empty. No two
+    /// certificates with the same kind of key have the same name.
     pub hosts: Vec<HostPattern>,
     /// DER, the leaf first.
-    pub chain: Vec<Vec<u8>>,
+    pub chain: Arc<[Vec<u8>]>,
     /// PKCS#8, PKCS#1 or SEC1 DER.
-    pub key: Vec<u8>,
+    pub key: Arc<[u8]>,
     /// `notAfter`, seconds since 1970.
     pub not_after: i64,
 }

@@ -6,15 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::l7::stats::{Buckets, bucket_of};
-
-/// How much was translated for a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything but endpoints anew.
-    Everything,
-    /// The clusters of the Services whose endpoints changed, and nothing else.
-    Endpoints,
-}
+use crate::model::Scope;
 
 /// All changes since the daemon started.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -22,6 +14,9 @@ pub struct Changes {
     /// Of scope `Everything`.
     #[serde(default)]
     pub everything: ChangeTimes,
+    /// Of scope `Routes`.
+    #[serde(default)]
+    pub routes: ChangeTimes,
     /// Of scope `Endpoints`.
     #[serde(default)]
     pub endpoints: ChangeTimes,
@@ -41,15 +36,16 @@ impl Changes {
     pub fn add(&mut self, scope: Scope, took: Duration) {
         let of = match scope {
             Scope::Everything => &mut self.everything,
+            Scope::Routes => &mut self.routes,
             Scope::Endpoints => &mut self.endpoints,
         };
         of.times[bucket_of(took)] += 1;
         of.seconds += took.as_secs_f64();
     }
 
-    /// Both, each with its name.
-    pub fn by_scope(&self) -> [(&'static str, &ChangeTimes); 2] {
-        [("everything", &self.everything), ("endpoints", &self.endpoints)]
+    /// All, each with its name.
+    pub fn by_scope(&self) -> [(&'static str, &ChangeTimes); 3] {
+        [("everything", &self.everything), ("routes", &self.routes), ("endpoints", &self.endpoints)]
     }
 }
 

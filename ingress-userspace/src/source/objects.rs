@@ -252,9 +252,9 @@ macro_rules! kinds {
                 others && Arc::ptr_eq(problems, &other.problems)
             }
 
-            /// Whether nothing has changed between them but Ingresses, Services and `EndpointSlice`s.
+            /// Whether nothing has changed between them but Ingresses, Services, Secrets and `EndpointSlice`s.
             pub fn differ_only_in_routes(&self, other: &Self) -> bool {
-                const ROUTES: [Kind; 3] = [Kind::Ingress, Kind::Service, Kind::EndpointSlice];
+                const ROUTES: [Kind; 4] = [Kind::Ingress, Kind::Service, Kind::Secret, Kind::EndpointSlice];
                 let Self { $($field,)* problems, is_remembered: _, heard: _ } = self;
                 let mut others = true;
                 $(others &= ROUTES.contains(&Kind::$kind) || $field.is(&other.$field);)*

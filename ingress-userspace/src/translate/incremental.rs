@@ -1,5 +1,6 @@
 //! Translation that does no work twice. A change of EndpointSlices rebuilds the clusters of the Services that they name, one
-//! of Ingresses or Services the hosts of those that hang together (`patch`); all the rest is shared with the snapshot before.
+//! of Ingresses, Services or Secrets the hosts and certificates of those that hang together (`patch`); all the rest is shared
+//! with the snapshot before.
 //! The result is the same as that of a translation from nothing: a property test compares them.
 
 mod index;
@@ -11,11 +12,9 @@ use std::sync::Arc;
 use super::annotation::{self, Served};
 use super::endpoints::Slices;
 use super::problems::Problems;
-use super::secret::Parsed;
 use super::service::{Backends, Wanted};
-use super::tls::Certified;
 use super::{Settings, class, ingress, node, tls, vip, vip_routes};
-use crate::model::{Cluster, ClusterId, Problem, Shared, Snapshot, Target};
+use crate::model::{Cluster, ClusterId, Problem, Scope, Shared, Snapshot, Target};
 use crate::source::{Key, Objects};
 use index::Index;
 use patch::Patched;
@@ -24,10 +23,9 @@ use patch::Patched;
 #[derive(Debug)]
 pub struct Translator {
     settings: Settings,
-    parsed: Parsed,
     slices: Slices,
     frame: Option<Frame>,
-    was_incremental: bool,
+    scope: Scope,
     clusters: Shared<BTreeMap<ClusterId, Arc<Cluster>>>,
     /// Of endpoints, by the cluster in which they were found.
     cluster_problems: BTreeMap<ClusterId, Vec<Problem>>,
@@ -38,8 +36,6 @@ pub struct Translator {
 struct Frame {
     /// What it was made of.
     objects: Objects,
-    /// When one of the certificates expires, that is to be said.
-    good_until: i64,
     /// Without clusters.
     snapshot: Snapshot,
     /// Those of Ingresses, but for what is wrong with their certificates.
@@ -48,7 +44,7 @@ struct Frame {
     wanted: BTreeMap<ClusterId, Wanted>,
     classes: class::Classes,
     vips: vip::Vips,
-    certified: Certified,
+    tls: tls::Table,
     /// Of our own node.
     zone: Option<String>,
     index: Index,
@@ -59,10 +55,9 @@ impl Translator {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            parsed: Parsed::default(),
             slices: Slices::default(),
             frame: None,
-            was_incremental: false,
+            scope: Scope::default(),
             clusters: Shared::default(),
             cluster_problems: BTreeMap::new(),
         }
@@ -73,17 +68,19 @@ impl Translator {
         self.settings.now = now;
         let touched = self.slices.update(&objects.endpoint_slices);
         let mut before = self.frame.take();
-        self.was_incremental = false;
-        let patched = before.as_mut().filter(|frame| now <= frame.good_until).and_then(|frame| {
-            if frame.objects.differ_only_in_slices(objects) {
-                self.was_incremental = true;
-                return Some(Patched::default());
-            }
+        let patched = before.as_mut().and_then(|frame| {
             if !frame.objects.differ_only_in_routes(objects) {
                 return None;
             }
             frame.patch(objects, &self.settings)
         });
+        self.scope = match &before {
+            Some(frame) if patched.is_some() && frame.objects.differ_only_in_slices(objects) => {
+                Scope::Endpoints
+            }
+            Some(_) if patched.is_some() => Scope::Routes,
+            _ => Scope::Everything,
+        };
         let frame = match (before, patched) {
             (Some(frame), Some(Patched { changed, gone })) => {
                 for id in &gone {
@@ -97,8 +94,8 @@ impl Translator {
                 }
                 frame
             }
-            (before, _) => {
-                let frame = self.frame(objects, before.as_ref());
+            (mut before, _) => {
+                let frame = self.frame(objects, before.as_mut());
                 let known = before.map(|before| before.wanted).unwrap_or_default();
                 for (id, wanted) in &frame.wanted {
                     let is_touched = || touched.contains(&Key::new(&id.namespace, &id.service));
@@ -115,18 +112,19 @@ impl Translator {
         };
         let snapshot = Snapshot { clusters: self.clusters.clone(), ..frame.snapshot.clone() };
         let mut problems = Problems::default();
-        let Frame { ingress_problems, other_problems, .. } = &frame;
+        let Frame { ingress_problems, other_problems, tls, .. } = &frame;
         let of_clusters = self.cluster_problems.values().flatten();
-        for problem in ingress_problems.iter().chain(other_problems).chain(of_clusters) {
+        let of_objects = ingress_problems.iter().chain(other_problems).chain(tls.problems());
+        for problem in of_objects.chain(of_clusters) {
             problems.push(problem.clone());
         }
         self.frame = Some(Frame { objects: objects.clone(), ..frame });
         (Arc::new(snapshot), Arc::new(problems.into_sorted()))
     }
 
-    /// Whether the last translation built only clusters whose endpoints changed.
-    pub fn was_incremental(&self) -> bool {
-        self.was_incremental
+    /// How much the last translation had to look at.
+    pub fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// Brings one cluster up to date.
@@ -145,7 +143,7 @@ impl Translator {
     }
 
     /// Everything but the clusters; what is equal to `before` is shared with it.
-    fn frame(&mut self, objects: &Objects, before: Option<&Frame>) -> Frame {
+    fn frame(&self, objects: &Objects, before: Option<&mut Frame>) -> Frame {
         let settings = &self.settings;
         let mut problems = Problems::default();
         for problem in objects.problems.iter() {
@@ -156,14 +154,17 @@ impl Translator {
         let owned = classes.owned(objects, &mut of_ingresses);
         let vips = vip::Vips::new(objects, settings, &classes, &owned, &mut problems);
         let served = annotation::served(owned, objects, &mut of_ingresses);
-        let (certificates, good_until) =
-            tls::certificates(objects, settings, &served, &mut self.parsed, &mut problems);
-        self.parsed.sweep();
-        let certified = Certified::new(&certificates);
+        let (mut before, mut certificates) = (before, Shared::default());
+        let known = before.as_mut().map(|before| std::mem::take(&mut before.tls));
+        let mut tls = known.unwrap_or_default().emptied();
+        for Served { owned, .. } in &served {
+            tls.put(&Key::of(&owned.ingress.metadata), &owned.ingress, objects);
+        }
+        tls.settle(settings.now, &mut certificates);
         let zone = node::zone(objects, settings.node.as_deref());
         let mut backends = Backends::new(objects, zone.clone());
         let (routes, vip_routes) = vip_routes::tables(&served, &vips, &mut of_ingresses, |some, problems| {
-            ingress::routes(some, settings, &certified, &mut backends, problems)
+            ingress::routes(some, settings, &tls, &mut backends, problems)
         });
         let addresses = |Served { owned, .. }: &Served| (owned.reference.clone(), vips.of(owned));
         let ingresses = served.iter().map(addresses).collect();
@@ -177,7 +178,7 @@ impl Translator {
             routes,
             vip_routes,
             clusters: Shared::default(),
-            certificates: certificates.into(),
+            certificates,
             ingresses,
             own_statuses: own_statuses.into(),
             vips: all_vips,
@@ -191,14 +192,13 @@ impl Translator {
         }
         Frame {
             objects: objects.clone(),
-            good_until,
             snapshot,
             ingress_problems: of_ingresses.into_sorted(),
             other_problems: problems.into_sorted(),
             wanted,
             classes,
             vips,
-            certified,
+            tls,
             zone,
             index,
         }

@@ -13,8 +13,7 @@ use super::annotation::{self, Annotations, Served};
 use super::class::Owned;
 use super::problems::Problems;
 use super::service::Backends;
-use super::tls::Certified;
-use super::{Settings, host, path};
+use super::{Settings, host, path, tls};
 use crate::model::{
     ClientAuth, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule, Reason, Route,
     RouteTable, Shared, Target,
@@ -24,11 +23,11 @@ use crate::model::{
 pub(super) fn routes(
     served: &[&Served],
     settings: &Settings,
-    certified: &Certified,
+    certificates: &tls::Table,
     backends: &mut Backends<'_>,
     problems: &mut Problems,
 ) -> RouteTable {
-    let has_certificate = |host: &HostPattern| certified.serves(host);
+    let has_certificate = |host: &HostPattern| certificates.serves(host);
     let mut table =
         Table { hosts: BTreeMap::new(), other_names: BTreeMap::new(), default: None, backends, problems };
     for Served { owned, annotations } in served {

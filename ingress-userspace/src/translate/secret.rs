@@ -1,6 +1,6 @@
-//! TLS Secrets to certificates: they parse, and the key belongs to the certificate. Called by `tls`, once per Secret.
+//! TLS Secrets to certificates: they parse, the key belongs to the certificate, and it is in order. Called by `tls`, once per
+//! Secret.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -13,15 +13,16 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::host;
-use crate::model::{HostPattern, ObjectRef};
+use super::problems::Problems;
+use crate::model::{HostPattern, ObjectRef, Reason};
 
 /// What a good Secret holds.
 #[derive(Debug)]
 pub(super) struct Pair {
     /// DER, the leaf first.
-    pub(super) chain: Vec<Vec<u8>>,
+    pub(super) chain: Arc<[Vec<u8>]>,
     /// DER.
-    pub(super) key: Vec<u8>,
+    pub(super) key: Arc<[u8]>,
     /// The leaf's DNS names.
     pub(super) names: Vec<HostPattern>,
     /// `notAfter`, seconds since 1970.
@@ -37,37 +38,6 @@ pub(super) struct Wrong {
     pub(super) field: &'static str,
     pub(super) message: String,
     pub(super) hint: &'static str,
-}
-
-/// A Secret, and what its reading gave.
-type Read = (Arc<Secret>, Arc<Result<Pair, Wrong>>);
-
-/// What was read before: parsing a key takes long, and Secrets rarely change.
-#[derive(Debug, Default)]
-pub(super) struct Parsed {
-    by_source: HashMap<ObjectRef, Read>,
-    used: HashSet<ObjectRef>,
-}
-
-impl Parsed {
-    /// The pair of this Secret.
-    pub(super) fn pair(&mut self, source: &ObjectRef, secret: &Arc<Secret>) -> Arc<Result<Pair, Wrong>> {
-        self.used.insert(source.clone());
-        match self.by_source.get(source) {
-            Some((known, result)) if Arc::ptr_eq(known, secret) => Arc::clone(result),
-            _ => {
-                let result = Arc::new(pair(secret));
-                self.by_source.insert(source.clone(), (Arc::clone(secret), Arc::clone(&result)));
-                result
-            }
-        }
-    }
-
-    /// Forgets what nobody has asked for since the last time.
-    pub(super) fn sweep(&mut self) {
-        let used = std::mem::take(&mut self.used);
-        self.by_source.retain(|source, _| used.contains(source));
-    }
 }
 
 /// `type` of the Secrets that we read: the others hold what is none of our business.
@@ -113,7 +83,7 @@ pub(super) fn pair(secret: &Secret) -> Result<Pair, Wrong> {
             "put the certificate's private key there, unencrypted, in PEM",
         )
     })?;
-    let key_der = key.secret_der().to_vec();
+    let key_der = key.secret_der().into();
     let certified =
         CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider()).map_err(|error| {
             match error {
@@ -157,4 +127,42 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
         _ => None,
     });
     names.filter(|name| *name != HostPattern::Any).collect()
+}
+
+/// How long before its end a certificate is spoken of, in seconds: two weeks. Renewals usually come a month before.
+const EXPIRES_SOON: i64 = 14 * 24 * 3600;
+
+/// Says what is wrong with a Secret, and until when that stays true (seconds since 1970; `None`: as long as it is this one).
+pub(super) fn judge(
+    read: &Result<Pair, Wrong>,
+    source: &ObjectRef,
+    now: i64,
+    problems: &mut Problems,
+) -> Option<i64> {
+    let (reason, message, hint, until) = match read {
+        Ok(Pair { not_after, .. }) if *not_after < now => (
+            Reason::InvalidValue,
+            format!("expired at {}; it is served, but clients will refuse it", time(*not_after)),
+            "renew the certificate",
+            None,
+        ),
+        Ok(Pair { not_after, .. }) if *not_after - EXPIRES_SOON < now => (
+            Reason::Expiring,
+            format!("expires at {}; until then it is served", time(*not_after)),
+            "renew the certificate; whatever renews it by itself is late",
+            Some(*not_after),
+        ),
+        Ok(Pair { not_after, .. }) => return Some(*not_after - EXPIRES_SOON),
+        Err(wrong) => {
+            let message = format!("{}; this certificate is not served", wrong.message);
+            problems.add(source, wrong.field, Reason::InvalidValue, message, wrong.hint);
+            return None;
+        }
+    };
+    problems.add(source, "data[tls.crt]", reason, message, hint);
+    until
+}
+
+fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }

@@ -1,120 +1,305 @@
-//! `spec.tls`: which certificate serves which names. A broken Secret disables only itself.
+//! `spec.tls`: which certificate serves which names. A broken Secret disables only itself. The table is kept from one state
+//! of the objects to the next and is told what has changed; a translation from nothing tells it everything. Kept by
+//! `incremental`.
 
-use std::collections::{HashMap, HashSet};
+mod claims;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::annotation::Served;
-use super::class::Owned;
-use super::problems::Problems;
-use super::secret::{Pair, Parsed, Wrong};
-use super::{Settings, host};
-use crate::model::{Certificate, HostPattern, Kind, ObjectRef, Reason};
-use crate::source::Objects;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
 
-/// One Secret in the making.
-struct Entry {
-    pair: Arc<Result<Pair, Wrong>>,
-    source: ObjectRef,
-    hosts: Vec<HostPattern>,
+use super::host;
+use super::problems::Problems;
+use super::secret::{self, Pair, Wrong};
+use crate::model::{Certificate, HostPattern, Kind, ObjectRef, Problem, Reason, Shared};
+use crate::source::{Key, Objects};
+use claims::{Claim, Place, Rank};
+
+/// The Secrets that our Ingresses name in `spec.tls`, and who asks for which names.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    secrets: HashMap<Key, Named>,
+    /// What is asked for: at each name one place for each kind of key.
+    names: HashMap<HostPattern, Vec<Place>>,
+    mentions: HashMap<Key, Mention>,
+    problems: BTreeMap<Origin, Vec<Problem>>,
+    /// When there is more to say of a Secret: it expires soon, or has expired (seconds since 1970).
+    deadlines: BTreeSet<(i64, Key)>,
+    /// Since `settle`.
+    touched_names: BTreeSet<HostPattern>,
+    touched_secrets: BTreeSet<Key>,
 }
 
-/// The certificates of all our Ingresses, in the order of preference: those of the oldest Ingress first. And how long
-/// what was said of them stays true: until the next one expires (seconds since 1970).
-pub(super) fn certificates(
-    objects: &Objects,
-    settings: &Settings,
-    served: &[Served],
-    parsed: &mut Parsed,
-    problems: &mut Problems,
-) -> (Vec<Arc<Certificate>>, i64) {
-    let mut secrets = Secrets { objects, settings, parsed, good_until: i64::MAX };
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut by_source: HashMap<ObjectRef, usize> = HashMap::new();
-    let mut taken: HashMap<(HostPattern, u8), (ObjectRef, ObjectRef)> = HashMap::new();
-    for Served { owned: Owned { ingress, reference, .. }, .. } in served {
+/// A Secret with those that name it. Parsing a key takes long, and Secrets rarely change.
+#[derive(Debug, Default)]
+struct Named {
+    /// `None`: it does not exist.
+    read: Option<(Arc<Secret>, Arc<Result<Pair, Wrong>>)>,
+    users: HashSet<Key>,
+    /// The names for which it is served.
+    serves: BTreeSet<HostPattern>,
+    deadline: Option<i64>,
+}
+
+/// What an Ingress asks for.
+#[derive(Debug, Default)]
+struct Mention {
+    secrets: Vec<Key>,
+    names: Vec<HostPattern>,
+}
+
+/// What something wrong hangs on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Ingress(Key),
+    /// Two want it.
+    Name(HostPattern),
+    Secret(Key),
+}
+
+impl Named {
+    fn read(&mut self, secret: Option<&Arc<Secret>>) {
+        self.read = secret.map(|secret| match self.read.take() {
+            Some((known, pair)) if Arc::ptr_eq(&known, secret) => (known, pair),
+            _ => (Arc::clone(secret), Arc::new(secret::pair(secret))),
+        });
+    }
+
+    /// What those that name it see of it: whether it is there, whether it can be used, and for what.
+    fn shape(&self) -> Option<Option<(&[HostPattern], u8)>> {
+        let (_, pair) = self.read.as_ref()?;
+        Some(pair.as_ref().as_ref().ok().map(|pair| (pair.names.as_slice(), u8::from(pair.kind))))
+    }
+}
+
+impl Table {
+    /// Knows nothing but what was read of Secrets.
+    pub(super) fn emptied(self) -> Self {
+        let read = |(key, named): (Key, Named)| (key, Named { read: named.read, ..Named::default() });
+        // Who is not named again is forgotten by `settle`.
+        let touched_secrets = self.secrets.keys().cloned().collect();
+        Self { secrets: self.secrets.into_iter().map(read).collect(), touched_secrets, ..Self::default() }
+    }
+
+    /// A Secret is another one now, or gone. Gives the Ingresses that must be `put` again: none after an ordinary renewal.
+    pub(super) fn reread(&mut self, key: &Key, secret: Option<&Arc<Secret>>) -> Vec<Key> {
+        let Some(named) = self.secrets.get_mut(key) else { return Vec::new() };
+        let before = Named { read: named.read.clone(), ..Named::default() };
+        named.read(secret);
+        self.touched_secrets.insert(key.clone());
+        if named.shape() == before.shape() { Vec::new() } else { named.users.iter().cloned().collect() }
+    }
+
+    /// Takes an Ingress of ours in, or its newer version.
+    pub(super) fn put(&mut self, key: &Key, ingress: &Ingress, objects: &Objects) {
+        self.remove(key);
         let sections = ingress.spec.as_ref().and_then(|spec| spec.tls.as_deref()).unwrap_or_default();
-        for (index, section) in sections.iter().enumerate() {
-            let field = format!("spec.tls[{index}]");
+        if sections.is_empty() {
+            return;
+        }
+        let reference = ObjectRef::new(Kind::Ingress, &*key.namespace, &*key.name);
+        let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let mut mention = Mention::default();
+        let mut problems = Problems::default();
+        for (section, tls) in sections.iter().enumerate() {
             // No name is no mistake: TLS with whatever certificate fits the hosts.
-            let Some(name) = section.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
-            let source = ObjectRef::new(Kind::Secret, &reference.namespace, name);
-            let Some(pair) = secrets.pair(&source, reference, &field, problems) else { continue };
+            let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+            let secret = Key { namespace: Arc::clone(&key.namespace), name: name.into() };
+            mention.secrets.push(secret.clone());
+            self.touched_secrets.insert(secret.clone());
+            let named = self.secrets.entry(secret.clone()).or_default();
+            named.users.insert(key.clone());
+            named.read(objects.secrets.find(&secret));
+            let Some((_, pair)) = &named.read else {
+                problems.add(
+                    &reference,
+                    format!("spec.tls[{section}].secretName"),
+                    Reason::NotFound,
+                    format!(
+                        "{} of type kubernetes.io/tls does not exist; its hosts have no certificate from here",
+                        reference_of(&secret)
+                    ),
+                    "create it (`kubectl create secret tls`), in the Ingress's own namespace",
+                );
+                continue;
+            };
             let Ok(Pair { names, kind, .. }) = pair.as_ref() else { continue };
-            let wanted = wanted(section.hosts.as_deref(), names, reference, &field, problems);
-            let at = *by_source.entry(source.clone()).or_insert_with(|| {
-                entries.push(Entry { pair: Arc::clone(&pair), source: source.clone(), hosts: Vec::new() });
-                entries.len() - 1
-            });
-            for (field, pattern) in wanted {
-                // A name may have one certificate for each kind of key.
-                let place = (pattern.clone(), u8::from(*kind));
-                match taken.get(&place) {
-                    Some((other, _)) if *other == source => {}
-                    Some((other, first)) => {
-                        // Names that only the certificate claims give way in silence.
-                        if let Some(field) = field {
-                            problems.add(
-                                reference,
-                                field,
-                                Reason::Conflict,
-                                format!(
-                                    "{first}, which came first, has {other} for {}; that one is served",
-                                    host::show(&pattern)
-                                ),
-                                "name the same Secret in both, or take the host out of one",
-                            );
-                        }
-                    }
-                    None => {
-                        taken.insert(place, (source.clone(), reference.clone()));
-                        entries[at].hosts.push(pattern);
-                    }
-                }
+            let is_written = tls.hosts.as_ref().is_some_and(|hosts| !hosts.is_empty());
+            let field = format!("spec.tls[{section}]");
+            for (host, pattern) in wanted(tls.hosts.as_deref(), names, &reference, &field, &mut problems) {
+                let rank = Rank { created, ingress: key.clone(), section, host };
+                let claim = Claim { rank, secret: secret.clone(), is_written };
+                Place::of(self.names.entry(pattern.clone()).or_default(), u8::from(*kind)).claim(claim);
+                self.touched_names.insert(pattern.clone());
+                mention.names.push(pattern);
             }
         }
+        self.say(Origin::Ingress(key.clone()), problems);
+        self.mentions.insert(key.clone(), mention);
     }
-    let used = entries.into_iter().filter(|entry| !entry.hosts.is_empty());
-    let certificates = used.filter_map(|Entry { pair, source, hosts }| {
-        let Pair { chain, key, not_after, .. } = pair.as_ref().as_ref().ok()?;
-        let (chain, key, not_after) = (chain.clone(), key.clone(), *not_after);
-        Some(Arc::new(Certificate { source, hosts, chain, key, not_after }))
-    });
-    (certificates.collect(), secrets.good_until)
-}
 
-/// The names that have a certificate.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Certified(HashSet<HostPattern>);
+    /// It is no longer ours.
+    pub(super) fn remove(&mut self, key: &Key) {
+        let Some(Mention { secrets, names }) = self.mentions.remove(key) else { return };
+        for secret in secrets {
+            if let Some(named) = self.secrets.get_mut(&secret) {
+                named.users.remove(key);
+            }
+            self.touched_secrets.insert(secret);
+        }
+        for name in names {
+            for place in self.names.get_mut(&name).into_iter().flatten() {
+                place.forget(key);
+            }
+            self.touched_names.insert(name);
+        }
+        self.problems.remove(&Origin::Ingress(key.clone()));
+    }
 
-impl Certified {
-    pub(super) fn new(certificates: &[Arc<Certificate>]) -> Self {
-        Self(certificates.iter().flat_map(|certificate| certificate.hosts.iter().cloned()).collect())
+    /// Brings `certificates` up to date with all that was told since the last time, and with the time. Gives the names that
+    /// have a certificate now and had none, or had one and have none.
+    pub(super) fn settle(
+        &mut self,
+        now: i64,
+        certificates: &mut Shared<Vec<Arc<Certificate>>>,
+    ) -> BTreeSet<HostPattern> {
+        let mut changed = BTreeSet::new();
+        for name in std::mem::take(&mut self.touched_names) {
+            if self.settle_name(&name) {
+                changed.insert(name);
+            }
+        }
+        // What was true until a second before now.
+        let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline < now);
+        self.touched_secrets.extend(passed.map(|(_, key)| key.clone()));
+        for key in std::mem::take(&mut self.touched_secrets) {
+            let certificate = self.settle_secret(&key, now);
+            replace(certificates, &key, certificate);
+        }
+        changed
+    }
+
+    /// Who serves the name now. Whether it has a certificate now and had none, or the other way round.
+    fn settle_name(&mut self, name: &HostPattern) -> bool {
+        let Some(places) = self.names.get_mut(name) else { return false };
+        let was_served = places.iter().any(|place| place.served_by.is_some());
+        let mut problems = Problems::default();
+        let mut new = Vec::new();
+        for place in places.iter_mut() {
+            let first = place.first().cloned();
+            if place.served_by.as_ref() != first.as_ref() {
+                let former = std::mem::replace(&mut place.served_by, first.clone());
+                if let Some(former) = former {
+                    if let Some(named) = self.secrets.get_mut(&former) {
+                        named.serves.remove(name);
+                    }
+                    self.touched_secrets.insert(former);
+                }
+                new.extend(first);
+            }
+            place.conflicts(name, &mut problems);
+        }
+        // After all that was taken away: a Secret may have moved from one kind of key to another.
+        for key in new {
+            if let Some(named) = self.secrets.get_mut(&key) {
+                named.serves.insert(name.clone());
+            }
+            self.touched_secrets.insert(key);
+        }
+        places.retain(|place| place.served_by.is_some());
+        let is_served = !places.is_empty();
+        if !is_served {
+            self.names.remove(name);
+        }
+        self.say(Origin::Name(name.clone()), problems);
+        was_served != is_served
+    }
+
+    /// The certificate of a Secret, and what is to be said of it.
+    fn settle_secret(&mut self, key: &Key, now: i64) -> Option<Arc<Certificate>> {
+        let named = self.secrets.get_mut(key)?;
+        if let Some(deadline) = named.deadline.take() {
+            self.deadlines.remove(&(deadline, key.clone()));
+        }
+        let mut problems = Problems::default();
+        let mut certificate = None;
+        if named.users.is_empty() {
+            self.secrets.remove(key);
+        } else if let Some((_, pair)) = &named.read {
+            let source = reference_of(key);
+            named.deadline = secret::judge(pair, &source, now, &mut problems);
+            self.deadlines.extend(named.deadline.map(|deadline| (deadline, key.clone())));
+            if let (Ok(pair), false) = (pair.as_ref(), named.serves.is_empty()) {
+                certificate = Some(Arc::new(Certificate {
+                    source,
+                    hosts: named.serves.iter().cloned().collect(),
+                    chain: Arc::clone(&pair.chain),
+                    key: Arc::clone(&pair.key),
+                    not_after: pair.not_after,
+                }));
+            }
+        }
+        self.say(Origin::Secret(key.clone()), problems);
+        certificate
+    }
+
+    fn say(&mut self, of: Origin, problems: Problems) {
+        let problems = problems.into_sorted();
+        if problems.is_empty() {
+            self.problems.remove(&of);
+        } else {
+            self.problems.insert(of, problems);
+        }
+    }
+
+    /// What is wrong with Secrets and with how they are named.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
     }
 
     /// Whether one of the certificates serves this host.
     pub(super) fn serves(&self, host: &HostPattern) -> bool {
-        let Self(names) = self;
-        names.contains(host)
+        self.names.contains_key(host)
             || match host {
-                HostPattern::Exact(name) => name
-                    .split_once('.')
-                    .is_some_and(|(_, parent)| names.contains(&HostPattern::Wildcard(parent.to_owned()))),
+                HostPattern::Exact(name) => name.split_once('.').is_some_and(|(_, parent)| {
+                    self.names.contains_key(&HostPattern::Wildcard(parent.to_owned()))
+                }),
                 _ => false,
             }
     }
 }
 
-/// The names that a section asks for, with the field where it names them; the certificate's own where it names none.
+fn reference_of(secret: &Key) -> ObjectRef {
+    ObjectRef::new(Kind::Secret, &*secret.namespace, &*secret.name)
+}
+
+/// Puts the certificate of a Secret into the list, which is in the order of their names; an equal one stays.
+fn replace(list: &mut Shared<Vec<Arc<Certificate>>>, key: &Key, certificate: Option<Arc<Certificate>>) {
+    let place = list.binary_search_by(|known| {
+        (known.source.namespace.as_str(), known.source.name.as_str()).cmp(&(&*key.namespace, &*key.name))
+    });
+    match (place, certificate) {
+        (Ok(at), Some(certificate)) if list[at] == certificate => {}
+        (Ok(at), Some(certificate)) => list[at] = certificate,
+        (Ok(at), None) => drop(list.remove(at)),
+        (Err(at), Some(certificate)) => list.insert(at, certificate),
+        (Err(_), None) => {}
+    }
+}
+
+/// The names that a section asks for, by their places; the certificate's own where it names none.
 fn wanted(
     hosts: Option<&[String]>,
     names: &[HostPattern],
     reference: &ObjectRef,
     field: &str,
     problems: &mut Problems,
-) -> Vec<(Option<String>, HostPattern)> {
+) -> Vec<(usize, HostPattern)> {
     let hosts = hosts.unwrap_or_default();
     if hosts.is_empty() {
-        return names.iter().map(|name| (None, name.clone())).collect();
+        return names.iter().cloned().enumerate().collect();
     }
     let mut wanted = Vec::new();
     for (index, text) in hosts.iter().enumerate() {
@@ -134,7 +319,7 @@ fn wanted(
                     let names: Vec<String> = names.iter().map(host::show).collect();
                     problems.add(
                         reference,
-                        field.clone(),
+                        field,
                         Reason::InvalidValue,
                         format!(
                             "the certificate does not cover {text}, only [{}]; clients will refuse it",
@@ -143,7 +328,7 @@ fn wanted(
                         "get a certificate with this name (subjectAltName)",
                     );
                 }
-                wanted.push((Some(field), pattern));
+                wanted.push((index, pattern));
             }
             Err(message) => problems.add(
                 reference,
@@ -155,71 +340,4 @@ fn wanted(
         }
     }
     wanted
-}
-
-/// How long before its end a certificate is spoken of, in seconds: two weeks. Renewals usually come a month before.
-const EXPIRES_SOON: i64 = 14 * 24 * 3600;
-
-/// Secrets, each parsed once.
-struct Secrets<'a> {
-    objects: &'a Objects,
-    settings: &'a Settings,
-    parsed: &'a mut Parsed,
-    good_until: i64,
-}
-
-impl Secrets<'_> {
-    fn pair(
-        &mut self,
-        source: &ObjectRef,
-        ingress: &ObjectRef,
-        field: &str,
-        problems: &mut Problems,
-    ) -> Option<Arc<Result<Pair, Wrong>>> {
-        let Some(secret) = self.objects.secrets.get(&source.namespace, &source.name) else {
-            problems.add(
-                ingress,
-                format!("{field}.secretName"),
-                Reason::NotFound,
-                format!("{source} of type kubernetes.io/tls does not exist; its hosts have no certificate from here"),
-                "create it (`kubectl create secret tls`), in the Ingress's own namespace",
-            );
-            return None;
-        };
-        let pair = self.parsed.pair(source, secret);
-        match pair.as_ref() {
-            Ok(Pair { not_after, .. }) if *not_after < self.settings.now => problems.add(
-                source,
-                "data[tls.crt]",
-                Reason::InvalidValue,
-                format!("expired at {}; it is served, but clients will refuse it", time(*not_after)),
-                "renew the certificate",
-            ),
-            Ok(Pair { not_after, .. }) if *not_after - EXPIRES_SOON < self.settings.now => {
-                self.good_until = self.good_until.min(*not_after);
-                problems.add(
-                    source,
-                    "data[tls.crt]",
-                    Reason::Expiring,
-                    format!("expires at {}; until then it is served", time(*not_after)),
-                    "renew the certificate; whatever renews it by itself is late",
-                );
-            }
-            Ok(Pair { not_after, .. }) => {
-                self.good_until = self.good_until.min(*not_after - EXPIRES_SOON);
-            }
-            Err(wrong) => problems.add(
-                source,
-                wrong.field,
-                Reason::InvalidValue,
-                format!("{}; this certificate is not served", wrong.message),
-                wrong.hint,
-            ),
-        }
-        Some(pair)
-    }
-}
-
-fn time(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }

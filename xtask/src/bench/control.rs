@@ -1,5 +1,5 @@
 //! `bench control`: the road of a change at the size of a large cluster. First from the objects to the router
-//! (`ingress-userspace/benches/control.rs`), then with the whole daemon on a real API server
+//! (`ingress-userspace/benches/control/main.rs`), then with the whole daemon on a real API server
 //! (`tests/cluster_scenarios/scale.rs`). The reference is the limit that we set ourselves.
 
 use std::{fs, process::Command};

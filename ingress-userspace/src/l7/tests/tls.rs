@@ -24,8 +24,8 @@ fn certified(secret: &str, hosts: &[HostPattern], key: &rcgen::KeyPair) -> Arc<C
     Arc::new(Certificate {
         source: ObjectRef::new(Kind::Secret, "default", secret),
         hosts: hosts.to_vec(),
-        chain: vec![params.self_signed(key).unwrap().der().to_vec()],
-        key: key.serialize_der(),
+        chain: [params.self_signed(key).unwrap().der().to_vec()].into(),
+        key: key.serialize_der().into(),
         not_after: 0,
     })
 }
@@ -115,7 +115,8 @@ pub(super) fn connect(
     StreamOwned::new(session, stream)
 }
 
-fn shown(stream: &StreamOwned<ClientConnection, TcpStream>) -> Vec<u8> {
+/// The certificate that the server has shown.
+pub(super) fn shown(stream: &StreamOwned<ClientConnection, TcpStream>) -> Vec<u8> {
     stream.conn.peer_certificates().unwrap()[0].to_vec()
 }
 

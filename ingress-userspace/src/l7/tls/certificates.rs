@@ -1,8 +1,8 @@
 //! Certificates by server name: exact names, wildcards, and a default; for each name one per kind of key, of which the
 //! client gets the cheapest that it can check. A certificate that cannot be used disables only itself. What did not
-//! change is shared between generations, since parsing a key takes long.
+//! change is shared between generations: parsing a key takes long, and there are many names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -13,24 +13,26 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use crate::model::{Certificate, HostPattern};
 
-type ByName = HashMap<Box<str>, Choice, RandomState>;
+/// Cloned with every change: names and keys are shared.
+type ByName = HashMap<Arc<str>, Choice, RandomState>;
 
 /// The certificates of one name, one per kind of key: what costs us least to sign with comes first.
 #[derive(Debug, Clone, Default)]
-pub struct Choice(Vec<Arc<CertifiedKey>>);
+pub struct Choice(Arc<[Arc<CertifiedKey>]>);
 
 impl Choice {
-    /// Takes a certificate up unless there is one with a key of that kind.
-    fn add(&mut self, key: &Arc<CertifiedKey>) {
-        let cost = |key: &CertifiedKey| match key.key.algorithm() {
-            SignatureAlgorithm::RSA => 1,
-            _ => 0,
-        };
-        let kind = key.key.algorithm();
-        if self.0.iter().all(|known| known.key.algorithm() != kind) {
-            self.0.push(Arc::clone(key));
-            self.0.sort_by_key(|key| cost(key));
+    /// Of those that cover a name; where two have the same kind of key, the first serves it.
+    fn new(covering: Vec<Arc<CertifiedKey>>) -> Self {
+        let mut keys: Vec<Arc<CertifiedKey>> = Vec::with_capacity(covering.len());
+        for key in covering {
+            if keys.iter().all(|known| known.key.algorithm() != key.key.algorithm()) {
+                keys.push(key);
+            }
         }
+        keys.sort_by_key(|key| {
+            (key.key.algorithm() == SignatureAlgorithm::RSA, u8::from(key.key.algorithm()))
+        });
+        Self(keys.into())
     }
 
     /// The first one that the client can check; the first of all if it can check none.
@@ -40,7 +42,7 @@ impl Choice {
 
     /// Whether both are the same certificates.
     fn is(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| Arc::ptr_eq(a, b))
+        self.0.len() == other.0.len() && self.0.iter().zip(other.0.iter()).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
 
@@ -51,39 +53,76 @@ pub struct Certificates {
     /// Keyed by what follows `*.`.
     wildcard: ByName,
     default: Option<Choice>,
-    /// What each key was made of, for the next generation; `None` where it could not be used.
-    parsed: Vec<(Arc<Certificate>, Option<Arc<CertifiedKey>>)>,
+    /// What it was made of.
+    parsed: Vec<Parsed>,
+}
+
+#[derive(Debug, Clone)]
+struct Parsed {
+    certificate: Arc<Certificate>,
+    /// `None`: it cannot be used.
+    key: Option<Arc<CertifiedKey>>,
 }
 
 impl Certificates {
-    /// Compiles the snapshot's list; where two with the same kind of key cover one name, the first serves it.
+    /// Compiles the snapshot's list; where two with the same kind of key cover one name, the first serves it. Names whose
+    /// certificates are the same memory as in `previous` are not looked at.
     pub fn compile(certificates: &[Arc<Certificate>], previous: &Self) -> Self {
-        let known: HashMap<_, _> =
-            previous.parsed.iter().map(|(source, key)| (&source.source, (source, key))).collect();
-        let mut table = Self::default();
-        for certificate in certificates {
-            let key = match known.get(&certificate.source) {
-                Some((source, key)) if Arc::ptr_eq(source, certificate) || *source == certificate => {
-                    Option::clone(key)
-                }
-                _ => parse(certificate),
-            };
-            if let Some(key) = &key {
-                table.insert(&certificate.hosts, key);
-            }
-            table.parsed.push((Arc::clone(certificate), key));
+        let at = |certificate: &Arc<Certificate>| Arc::as_ptr(certificate);
+        let known = previous.parsed.iter().map(|parsed| (at(&parsed.certificate), parsed));
+        let mut gone: HashMap<_, &Parsed, RandomState> = known.collect();
+        let kept: Vec<Option<&Parsed>> =
+            certificates.iter().map(|certificate| gone.remove(&at(certificate))).collect();
+        let mut names: HashSet<&HostPattern, RandomState> =
+            gone.values().flat_map(|parsed| &parsed.certificate.hosts).collect();
+        let gone: HashMap<_, &Parsed> =
+            gone.into_values().map(|parsed| (&parsed.certificate.source, parsed)).collect();
+        let mut parsed = Vec::with_capacity(certificates.len());
+        for (certificate, kept) in certificates.iter().zip(kept) {
+            parsed.push(kept.cloned().unwrap_or_else(|| {
+                names.extend(&certificate.hosts);
+                // Who only got other names keeps its key.
+                let same = gone.get(&certificate.source).filter(|parsed| {
+                    parsed.certificate.chain == certificate.chain && parsed.certificate.key == certificate.key
+                });
+                let key = same.map_or_else(|| parse(certificate), |parsed| parsed.key.clone());
+                Parsed { certificate: Arc::clone(certificate), key }
+            }));
         }
-        table
+        let mut covering: HashMap<_, Vec<Arc<CertifiedKey>>, RandomState> =
+            names.into_iter().map(|name| (name, Vec::new())).collect();
+        for Parsed { certificate, key } in &parsed {
+            for host in &certificate.hosts {
+                if let (Some(keys), Some(key)) = (covering.get_mut(host), key) {
+                    keys.push(Arc::clone(key));
+                }
+            }
+        }
+        let mut table = Self {
+            exact: previous.exact.clone(),
+            wildcard: previous.wildcard.clone(),
+            default: previous.default.clone(),
+            parsed: Vec::new(),
+        };
+        for (name, keys) in covering {
+            table.put(name, keys);
+        }
+        Self { parsed, ..table }
     }
 
-    fn insert(&mut self, hosts: &[HostPattern], key: &Arc<CertifiedKey>) {
-        for host in hosts {
-            let choice = match host {
-                HostPattern::Exact(name) => self.exact.entry(name.as_str().into()).or_default(),
-                HostPattern::Wildcard(parent) => self.wildcard.entry(parent.as_str().into()).or_default(),
-                HostPattern::Any => self.default.get_or_insert_default(),
-            };
-            choice.add(key);
+    fn put(&mut self, host: &HostPattern, keys: Vec<Arc<CertifiedKey>>) {
+        let choice = Some(keys).filter(|keys| !keys.is_empty()).map(Choice::new);
+        let (map, name) = match host {
+            HostPattern::Exact(name) => (&mut self.exact, name),
+            HostPattern::Wildcard(parent) => (&mut self.wildcard, parent),
+            HostPattern::Any => {
+                self.default = choice;
+                return;
+            }
+        };
+        match choice {
+            Some(choice) => drop(map.insert(name.as_str().into(), choice)),
+            None => drop(map.remove(name.as_str())),
         }
     }
 
@@ -124,7 +163,7 @@ pub fn self_signed() -> anyhow::Result<Arc<CertifiedKey>> {
 fn parse(certificate: &Certificate) -> Option<Arc<CertifiedKey>> {
     let chain: Vec<CertificateDer<'static>> =
         certificate.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-    let made = PrivateKeyDer::try_from(certificate.key.clone()).map_err(str::to_owned).and_then(|key| {
+    let made = PrivateKeyDer::try_from(certificate.key.to_vec()).map_err(str::to_owned).and_then(|key| {
         CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| error.to_string())
     });
     match made {
@@ -147,8 +186,8 @@ mod tests {
         Arc::new(Certificate {
             source: ObjectRef::new(Kind::Secret, "default", name),
             hosts: hosts.to_vec(),
-            chain: vec![params.self_signed(&key).unwrap().der().to_vec()],
-            key: key.serialize_der(),
+            chain: [params.self_signed(&key).unwrap().der().to_vec()].into(),
+            key: key.serialize_der().into(),
             not_after: 0,
         })
     }
@@ -188,7 +227,7 @@ mod tests {
     #[test]
     fn a_broken_certificate_disables_only_itself() {
         let mut broken = Certificate::clone(&certificate("broken", &[exact("a.test"), exact("b.test")]));
-        broken.key.truncate(10);
+        broken.key = broken.key[..10].into();
         let list = [Arc::new(broken), certificate("good", &[exact("b.test")])];
         let table = Certificates::compile(&list, &Certificates::default());
         assert_eq!(found(&table, &list, Some("a.test")), None);
@@ -205,6 +244,41 @@ mod tests {
         assert!(shown(&before).is(&shown(&after)));
         let rotated = Certificates::compile(&[certificate("same", &[exact("a.test")])], &after);
         assert!(!shown(&after).is(&shown(&rotated)));
+    }
+
+    /// Whatever comes, goes and gets other names: the table is that of a compilation from nothing.
+    #[test]
+    fn history_makes_no_difference() {
+        let wild = HostPattern::Wildcard("foo.com".into());
+        let all = [
+            certificate("a", &[exact("a.foo.com"), wild.clone()]),
+            certificate("b", &[exact("b.foo.com"), exact("a.foo.com")]),
+            certificate("c", &[HostPattern::Any, wild]),
+        ];
+        let other_names = |from: &Certificate, hosts: &[HostPattern]| {
+            Arc::new(Certificate { hosts: hosts.to_vec(), ..from.clone() })
+        };
+        let moved = other_names(&all[0], &[exact("c.foo.com")]);
+        let more = other_names(&all[1], &[exact("a.foo.com"), exact("b.foo.com"), exact("d.foo.com")]);
+        let [a, b, c] = all.clone();
+        let mut table = Certificates::default();
+        for list in [
+            vec![a.clone(), b.clone(), c.clone()],
+            vec![b.clone(), c.clone()],
+            vec![moved.clone(), b, c.clone()],
+            vec![moved, more.clone()],
+            vec![a, more, c],
+            vec![],
+        ] {
+            table = Certificates::compile(&list, &table);
+            let anew = Certificates::compile(&list, &Certificates::default());
+            assert_eq!((table.exact.len(), table.wildcard.len()), (anew.exact.len(), anew.wildcard.len()));
+            for name in ["a", "b", "c", "d", "e"].map(|label| format!("{label}.foo.com")) {
+                let name = Some(name.as_str());
+                assert_eq!(found(&table, &list, name), found(&anew, &list, name), "{name:?}");
+            }
+            assert_eq!(found(&table, &list, None), found(&anew, &list, None));
+        }
     }
 
     #[test]

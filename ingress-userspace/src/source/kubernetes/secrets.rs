@@ -2,10 +2,11 @@
 //! `resourceNames`; a namespace with many of them is watched as a whole, and the others there are dropped at once. Run by
 //! `collector`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{Notify, mpsc};
@@ -17,8 +18,8 @@ use crate::source::{Key, Objects};
 /// A namespace with more named Secrets than this is watched as a whole: each watch is a connection.
 const MOST_BY_NAME: usize = 16;
 
-/// Tells which Secrets shall be watched.
-pub type Names = Arc<dyn Fn(&Objects) -> BTreeSet<Key> + Send + Sync>;
+/// Tells which Secrets each of these Ingresses names, in view of the classes among the objects.
+pub type Names = Arc<dyn Fn(&Objects, &[&Arc<Ingress>]) -> Vec<BTreeSet<Key>> + Send + Sync>;
 
 /// What one watch is about: these Secrets of this namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,13 +37,70 @@ impl Scope {
 /// The watches.
 pub(super) struct Secrets {
     client: Client,
-    names: Names,
+    named: Named,
     updates: mpsc::WeakSender<Update>,
     reachable: Arc<Notify>,
     watches: BTreeMap<Scope, JoinHandle<()>>,
     /// Not listed yet.
     pending: BTreeSet<Scope>,
+}
+
+/// Who names which Secret. Most changes of Ingresses change nothing about that, and there may be very many Ingresses.
+struct Named {
+    names: Names,
+    by_ingress: HashMap<Key, BTreeSet<Key>>,
+    /// How many name each.
+    secrets: BTreeMap<Key, usize>,
+    /// What this was made of.
     seen: Objects,
+}
+
+impl Named {
+    fn new(names: Names) -> Self {
+        Self { names, by_ingress: HashMap::new(), secrets: BTreeMap::new(), seen: Objects::default() }
+    }
+
+    /// Takes in what the objects name now; whether that are other Secrets than before.
+    fn follow(&mut self, objects: &Objects) -> bool {
+        let mut has_changed = false;
+        if !self.seen.ingress_classes.is(&objects.ingress_classes)
+            || !self.seen.class_parameters.is(&objects.class_parameters)
+        {
+            *self = Self::new(Arc::clone(&self.names));
+            has_changed = true;
+        }
+        let changes = objects.ingresses.changes(&self.seen.ingresses);
+        let ingresses: Vec<&Arc<Ingress>> = changes.iter().filter_map(|(_, _, is)| *is).collect();
+        let mut named = (self.names)(objects, &ingresses).into_iter();
+        for (key, _, is) in changes {
+            let new = is.and_then(|_| named.next()).unwrap_or_default();
+            let old = self.by_ingress.remove(key).unwrap_or_default();
+            for secret in &new {
+                let users = self.secrets.entry(secret.clone()).or_default();
+                has_changed |= *users == 0;
+                *users += 1;
+            }
+            for secret in &old {
+                if let Some(users) = self.secrets.get_mut(secret) {
+                    *users -= 1;
+                    if *users == 0 {
+                        self.secrets.remove(secret);
+                        has_changed = true;
+                    }
+                }
+            }
+            if !new.is_empty() {
+                self.by_ingress.insert(key.clone(), new);
+            }
+        }
+        self.seen = Objects {
+            ingresses: objects.ingresses.clone(),
+            ingress_classes: objects.ingress_classes.clone(),
+            class_parameters: objects.class_parameters.clone(),
+            ..Objects::default()
+        };
+        has_changed
+    }
 }
 
 impl Secrets {
@@ -54,29 +112,20 @@ impl Secrets {
     ) -> Self {
         Self {
             client,
-            names,
+            named: Named::new(names),
             updates,
             reachable,
             watches: BTreeMap::new(),
             pending: BTreeSet::new(),
-            seen: Objects::default(),
         }
     }
 
     /// Watches what the objects name now. Secrets that nobody names any more leave the store; whether there were any.
     pub(super) fn follow(&mut self, objects: &mut Objects) -> bool {
-        let same = self.seen.ingresses.is(&objects.ingresses)
-            && self.seen.ingress_classes.is(&objects.ingress_classes);
-        if same {
+        if !self.named.follow(objects) {
             return false;
         }
-        self.seen = Objects {
-            ingresses: objects.ingresses.clone(),
-            ingress_classes: objects.ingress_classes.clone(),
-            ..Objects::default()
-        };
-        let named = (self.names)(objects);
-        let scopes = scopes(&named);
+        let scopes = scopes(self.named.secrets.keys());
         self.watches.retain(|scope, task| {
             let stays = scopes.contains(scope);
             if !stays {
@@ -94,8 +143,14 @@ impl Secrets {
                 self.watches.insert(scope, task);
             }
         }
-        let dropped: Vec<Key> =
-            objects.secrets.iter().map(|(key, _)| key).filter(|key| !named.contains(*key)).cloned().collect();
+        let named = &self.named.secrets;
+        let dropped: Vec<Key> = objects
+            .secrets
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| !named.contains_key(*key))
+            .cloned()
+            .collect();
         for key in &dropped {
             objects.secrets.remove(key);
         }
@@ -145,7 +200,7 @@ impl Drop for Secrets {
     }
 }
 
-fn scopes(named: &BTreeSet<Key>) -> BTreeSet<Scope> {
+fn scopes<'k>(named: impl Iterator<Item = &'k Key>) -> BTreeSet<Scope> {
     let mut by_namespace: BTreeMap<&Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
     for Key { namespace, name } in named {
         by_namespace.entry(namespace).or_default().insert(Arc::clone(name));
@@ -170,12 +225,53 @@ mod tests {
     fn few_are_watched_by_name_and_many_by_namespace() {
         let names = |count: usize| (0..count).map(move |i| Key::new("many", &format!("s{i}")));
         let named: BTreeSet<Key> = names(MOST_BY_NAME).chain([Key::new("few", "one")]).collect();
-        assert_eq!(scopes(&named).len(), MOST_BY_NAME + 1);
+        assert_eq!(scopes(named.iter()).len(), MOST_BY_NAME + 1);
         let named: BTreeSet<Key> = names(MOST_BY_NAME + 1).chain([Key::new("few", "one")]).collect();
-        let scopes = scopes(&named);
+        let scopes = scopes(named.iter());
         assert_eq!(scopes.len(), 2);
         let many = scopes.iter().find(|scope| &*scope.namespace == "many").unwrap();
         assert!(many.has(&Key::new("many", "s3")) && !many.has(&Key::new("many", "other")));
         assert!(!many.has(&Key::new("few", "s3")));
+    }
+    #[test]
+    fn who_names_what_is_followed_change_by_change() {
+        // An Ingress names the Secret that its class is called by.
+        let names: Names = Arc::new(|_, ingresses| {
+            let secret = |ingress: &&Arc<Ingress>| {
+                let class = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
+                class.map(|name| Key::new("a", name)).into_iter().collect()
+            };
+            ingresses.iter().map(secret).collect()
+        });
+        let ingress = |secret: &str| {
+            let mut ingress = Ingress::default();
+            ingress.spec.get_or_insert_default().ingress_class_name = Some(secret.to_owned());
+            Arc::new(ingress)
+        };
+        let mut named = Named::new(names);
+        let mut objects = Objects::default();
+        named.follow(&objects);
+        let [one, two] = ["one", "two"].map(|name| Key::new("a", name));
+        for (key, secret, is_other, secrets) in [
+            (&one, Some("x"), true, &["x"][..]),
+            (&two, Some("x"), false, &["x"]),
+            (&one, Some("y"), true, &["x", "y"]),
+            (&one, Some("y"), false, &["x", "y"]),
+            (&two, None, true, &["y"]),
+            (&one, None, true, &[]),
+        ] {
+            match secret {
+                Some(secret) => drop(objects.ingresses.insert(key.clone(), ingress(secret))),
+                None => drop(objects.ingresses.remove(key)),
+            }
+            assert_eq!(named.follow(&objects), is_other, "{key:?} {secret:?}");
+            let found: Vec<&str> = named.secrets.keys().map(|key| &*key.name).collect();
+            assert_eq!(found, secrets);
+        }
+        objects.ingresses.insert(one, ingress("x"));
+        named.follow(&objects);
+        objects.ingress_classes.insert(Key::new("", "xdp"), Arc::default());
+        assert!(named.follow(&objects), "another class may name others");
+        assert_eq!(named.secrets.len(), 1);
     }
 }

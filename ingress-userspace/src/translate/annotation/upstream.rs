@@ -196,7 +196,13 @@ fn tls(reader: &mut Reader<'_>, objects: &Objects) -> Result<BackendTls, ()> {
     } else {
         None
     };
-    Ok(BackendTls { client: Some((pair.chain, pair.key)), verify, name, server_name, versions })
+    Ok(BackendTls {
+        client: Some((pair.chain.to_vec(), pair.key.to_vec())),
+        verify,
+        name,
+        server_name,
+        versions,
+    })
 }
 
 /// nginx' booleans.

@@ -1,5 +1,5 @@
-//! What a change of an Ingress or a Service can touch: Ingresses that share a host decide together who has which path, and
-//! no others. Kept by `incremental` from one state of the objects to the next.
+//! What a change of an Ingress, a Service or a Secret can touch: Ingresses that share a host decide together who has which
+//! path, and no others. Kept by `incremental` from one state of the objects to the next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,16 +8,27 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
 
 use crate::model::{ClusterId, HostPattern, ObjectRef};
 use crate::source::{Change, Key, Objects};
-use crate::translate::host;
+use crate::translate::{host, named};
 
-/// Which of our Ingresses have something to do with a host or a Service, and which clusters they asked for.
+/// Which of our Ingresses have something to do with a host, a Service or a Secret (those of `spec.tls` are `tls`'s), and which
+/// clusters they asked for.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     by_family: HashMap<HostPattern, Vec<Key>>,
     by_service: HashMap<Key, Vec<Key>>,
+    by_secret: HashMap<Key, Vec<Key>>,
     asked: HashMap<ObjectRef, Vec<ClusterId>>,
     /// How many asked for each.
     uses: BTreeMap<ClusterId, usize>,
+}
+
+/// What has changed.
+pub(super) struct Changed<'c> {
+    pub(super) ingresses: &'c [Change<'c, Ingress>],
+    pub(super) services: &'c [&'c Key],
+    pub(super) secrets: &'c [&'c Key],
+    /// Hosts that have a certificate now and had none, or the other way round.
+    pub(super) certified: Vec<HostPattern>,
 }
 
 /// Ingresses that must be looked at together, and all hosts that they have or had, with their other names.
@@ -64,8 +75,14 @@ fn services(key: &Key, ingress: &Ingress) -> BTreeSet<Key> {
     names.map(|name| Key { namespace: Arc::clone(&key.namespace), name }).collect()
 }
 
+/// The Secrets that its annotations name.
+fn secrets(key: &Key, ingress: &Ingress) -> BTreeSet<Key> {
+    let secret = |name: &str| Key { namespace: Arc::clone(&key.namespace), name: name.into() };
+    named::annotated(&key.namespace, ingress).map(secret).collect()
+}
+
 impl Index {
-    /// Of these Ingresses.
+    /// Of these Ingresses, with the annotations that their classes give them.
     pub(super) fn new<'a>(ingresses: impl Iterator<Item = &'a Arc<Ingress>>) -> Self {
         let mut index = Self::default();
         for ingress in ingresses {
@@ -81,6 +98,9 @@ impl Index {
         for service in services(key, ingress) {
             self.by_service.entry(service).or_default().push(key.clone());
         }
+        for secret in secrets(key, ingress) {
+            self.by_secret.entry(secret).or_default().push(key.clone());
+        }
     }
 
     pub(super) fn remove(&mut self, key: &Key, ingress: &Ingress) {
@@ -90,25 +110,23 @@ impl Index {
         for service in services(key, ingress) {
             take_out(&mut self.by_service, &service, key);
         }
+        for secret in secrets(key, ingress) {
+            take_out(&mut self.by_secret, &secret, key);
+        }
     }
 
-    /// All that changes of these Ingresses and Services can touch; `None`: more than `most` Ingresses.
-    pub(super) fn group(
-        &self,
-        objects: &Objects,
-        ingresses: &[Change<'_, Ingress>],
-        services: &[&Key],
-        most: usize,
-    ) -> Option<Group> {
+    /// All that these changes can touch; `None`: more than `most` Ingresses.
+    pub(super) fn group(&self, objects: &Objects, changed: Changed<'_>, most: usize) -> Option<Group> {
+        let Changed { ingresses, services, secrets, certified: mut names } = changed;
         let mut group = Group::default();
         let mut seen = BTreeSet::new();
-        let mut new: Vec<&Key> = Vec::new();
-        let mut names = Vec::new();
         for (key, was, is) in ingresses {
             group.ingresses.insert((*key).clone());
             names.extend([was, is].into_iter().flatten().flat_map(|ingress| hosts(ingress)));
         }
-        new.extend(services.iter().filter_map(|service| self.by_service.get(service)).flatten());
+        let by_service = services.iter().filter_map(|service| self.by_service.get(service));
+        let by_secret = secrets.iter().filter_map(|secret| self.by_secret.get(secret));
+        let mut new: Vec<&Key> = by_service.chain(by_secret).flatten().collect();
         loop {
             for name in names.drain(..) {
                 let family = family(&name);

@@ -4,20 +4,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod history;
+
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use k8s_openapi::api::networking::v1::Ingress;
 use proptest::prelude::*;
 use xdp_ingress::model::{
     Announcement, ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Protection,
-    Reason, Route, RouteTable, Snapshot, Target, Template,
+    Route, RouteTable, Snapshot, Target, Template,
 };
-use xdp_ingress::source::{Key, Object, Objects, Store, read_once};
-use xdp_ingress::translate::{Settings, Translator, translate};
+use xdp_ingress::source::read_once;
+use xdp_ingress::translate::{Settings, translate};
 
 /// 2027-01-01: after the end of the certificate `old`, before that of the others.
 const NOW: i64 = 1_798_761_600;
@@ -87,151 +87,6 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// A translator that has seen the objects come, go and change one by one says the same as one that sees the last
-    /// state only.
-    #[test]
-    fn history_makes_no_difference(
-        cases in prop::collection::vec(prop::sample::select(cases()), 1..4),
-        steps in prop::collection::vec((any::<u16>(), any::<bool>(), 0..4_u8), 1..40),
-    ) {
-        let settings = Settings { now: NOW, ..Settings::default() };
-        let mut translator = Translator::new(settings.clone());
-        let mut objects = Objects::default();
-        for case in cases {
-            // Objects of the case before that have the same names are replaced, the others stay.
-            let next = read_once(&[case.join("input.yaml")]).unwrap();
-            objects.problems = next.problems.clone();
-            for object in all(&next) {
-                objects.insert(object);
-            }
-            translator.translate(&objects, NOW);
-            for &(which, back, what) in &steps {
-                let before = objects.clone();
-                change(&mut objects, usize::from(which), what);
-                let (snapshot, problems) = translator.translate(&objects, NOW);
-                let expected = translate(&objects, &settings);
-                prop_assert_eq!((&*snapshot, &*problems), (&expected.0, &expected.1));
-                if back {
-                    objects = before;
-                }
-            }
-            let (snapshot, problems) = translator.translate(&objects, NOW);
-            let expected = translate(&objects, &settings);
-            prop_assert_eq!((&*snapshot, &*problems), (&expected.0, &expected.1));
-        }
-    }
-}
-
-/// One object less, or (`what` is 3) an Ingress with the rules of another one.
-fn change(objects: &mut Objects, which: usize, what: u8) {
-    fn pick<T>(store: &Store<T>, which: usize) -> Option<Key> {
-        store.iter().nth(which % store.len().max(1)).map(|(key, _)| key.clone())
-    }
-    match what {
-        0 => drop(pick(&objects.endpoint_slices, which).and_then(|key| objects.endpoint_slices.remove(&key))),
-        1 => drop(pick(&objects.ingresses, which).and_then(|key| objects.ingresses.remove(&key))),
-        2 => drop(pick(&objects.services, which).and_then(|key| objects.services.remove(&key))),
-        _ => {
-            let (Some(one), Some(other)) =
-                (pick(&objects.ingresses, which), pick(&objects.ingresses, which / 7 + 1))
-            else {
-                return;
-            };
-            let rules =
-                objects.ingresses.find(&other).unwrap().spec.as_ref().and_then(|spec| spec.rules.clone());
-            let mut changed = Ingress::clone(objects.ingresses.find(&one).unwrap());
-            changed.spec.get_or_insert_default().rules = rules;
-            objects.insert(Object::Ingress(Arc::new(changed)));
-        }
-    }
-}
-
-/// A change of an Ingress or a Service leaves all hosts the same memory that have nothing to do with it.
-#[test]
-fn an_ingress_alone_changes_its_hosts_only() {
-    let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
-    let mut objects = read_once(&[input]).unwrap();
-    let rule = |host: &str| {
-        serde_json::from_value(serde_json::json!({
-            "host": host,
-            "http": { "paths": [{ "path": "/", "pathType": "Prefix", "backend": { "service": { "name": "no", "port": { "number": 80 } } } }] },
-        }))
-        .unwrap()
-    };
-    let mut ingress = Ingress::clone(objects.ingresses.iter().next().unwrap().1);
-    ingress.metadata.name = Some("another".into());
-    let spec = ingress.spec.as_mut().unwrap();
-    (spec.tls, spec.rules) = (None, Some(vec![rule("another.example.net")]));
-    let mut translator = Translator::new(Settings { now: NOW, ..Settings::default() });
-    let (before, _) = translator.translate(&objects, NOW);
-    objects.insert(Object::Ingress(Arc::new(ingress.clone())));
-    let (with, problems) = translator.translate(&objects, NOW);
-    assert_eq!(with.routes.hosts.len(), before.routes.hosts.len() + 1);
-    assert!(before.routes.hosts.iter().all(|(host, routes)| with.routes.hosts[host].is(routes)));
-    assert!(with.certificates.is(&before.certificates) && with.clusters.is(&before.clusters));
-    assert!(problems.iter().any(|problem| problem.object.name == "another"), "{problems:?}");
-    let key = Key::of(&ingress.metadata);
-    objects.ingresses.remove(&key);
-    let (after, _) = translator.translate(&objects, NOW);
-    assert_eq!(after, before);
-}
-
-/// A change of endpoints leaves all the rest the same memory: nothing is built again.
-#[test]
-fn endpoints_alone_change_nothing_else() {
-    let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
-    let mut objects = read_once(&[input]).unwrap();
-    let mut translator = Translator::new(Settings { now: NOW, ..Settings::default() });
-    let (before, _) = translator.translate(&objects, NOW);
-    let key = objects.endpoint_slices.iter().next().unwrap().0.clone();
-    objects.endpoint_slices.remove(&key);
-    let (after, _) = translator.translate(&objects, NOW);
-    assert!(after.routes.is(&before.routes) && after.certificates.is(&before.certificates));
-    assert!(after.ingresses.is(&before.ingresses) && after.vip_routes.is(&before.vip_routes));
-    assert_ne!(after.clusters, before.clusters);
-    // Something else and back: equal parts become the same memory again.
-    let (later, _) = translator.translate(&objects, NOW + 1);
-    assert!(later.routes.is(&before.routes));
-}
-
-/// A certificate is spoken of two weeks before its end and after it, without any change of the objects.
-#[test]
-fn the_end_of_a_certificate_is_said_before_it_comes() {
-    let input = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate/good-tls/input.yaml");
-    let objects = read_once(&[input]).unwrap();
-    let (snapshot, _) = translate(&objects, &Settings { now: NOW, ..Settings::default() });
-    let mut translator = Translator::new(Settings::default());
-    let first = snapshot.certificates.iter().min_by_key(|certificate| certificate.not_after).unwrap();
-    let day = 24 * 3600;
-    for (now, expected) in [
-        (first.not_after - 15 * day, None),
-        (first.not_after - 13 * day, Some((Reason::Expiring, "expires at"))),
-        (first.not_after + 1, Some((Reason::InvalidValue, "expired at"))),
-    ] {
-        let (_, problems) = translator.translate(&objects, now);
-        let said = problems.iter().find(|problem| problem.object == first.source);
-        let said = said.map(|problem| (problem.reason, &problem.message[..10]));
-        assert_eq!(said, expected, "at {now}");
-    }
-}
-
-fn all(objects: &Objects) -> Vec<Object> {
-    let mut all = Vec::new();
-    all.extend(objects.ingresses.iter().map(|(_, object)| Object::Ingress(object.clone())));
-    all.extend(objects.ingress_classes.iter().map(|(_, object)| Object::IngressClass(object.clone())));
-    all.extend(objects.services.iter().map(|(_, object)| Object::Service(object.clone())));
-    all.extend(objects.endpoint_slices.iter().map(|(_, object)| Object::EndpointSlice(object.clone())));
-    all.extend(objects.secrets.iter().map(|(_, object)| Object::Secret(object.clone())));
-    all.extend(objects.nodes.iter().map(|(_, object)| Object::Node(object.clone())));
-    all.extend(objects.address_pools.iter().map(|(_, object)| Object::AddressPool(object.clone())));
-    let parameters = objects.class_parameters.iter();
-    all.extend(parameters.map(|(_, object)| Object::IngressClassParameters(object.clone())));
-    all
-}
-
 /// Problems of files name the file: those cases say something else when they are cut into others.
 fn well_formed(folder: &Path) -> bool {
     let name = folder.file_name().unwrap().to_string_lossy();
@@ -240,8 +95,8 @@ fn well_formed(folder: &Path) -> bool {
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translate");
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let paths = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<PathBuf> = paths.filter(|path| path.is_dir()).collect();
     folders.sort();
     assert!(folders.len() > 20, "the table is gone");
     folders
