@@ -98,7 +98,9 @@ impl Live {
         is_seen: impl Fn(&mut Self) -> Result<bool>,
     ) -> Result<f64> {
         let started = Instant::now();
-        objects.into_iter().for_each(|object| self.objects.insert(object));
+        for object in objects {
+            self.objects.insert(object);
+        }
         let (snapshot, _) = self.translator.translate(&self.objects, 0);
         self.l7.publish(&snapshot);
         ensure!(is_seen(self)?, "a change is not served at once");

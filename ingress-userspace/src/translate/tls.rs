@@ -32,11 +32,14 @@ pub(super) struct Table {
     touched_secrets: BTreeSet<Key>,
 }
 
+/// A Secret, and what its reading gave.
+type Read = (Arc<Secret>, Arc<Result<Pair, Wrong>>);
+
 /// A Secret with those that name it. Parsing a key takes long, and Secrets rarely change.
 #[derive(Debug, Default)]
 struct Named {
     /// `None`: it does not exist.
-    read: Option<(Arc<Secret>, Arc<Result<Pair, Wrong>>)>,
+    read: Option<Read>,
     users: HashSet<Key>,
     /// The names for which it is served.
     serves: BTreeSet<HostPattern>,
@@ -67,10 +70,16 @@ impl Named {
         });
     }
 
-    /// What those that name it see of it: whether it is there, whether it can be used, and for what.
-    fn shape(&self) -> Option<Option<(&[HostPattern], u8)>> {
-        let (_, pair) = self.read.as_ref()?;
-        Some(pair.as_ref().as_ref().ok().map(|pair| (pair.names.as_slice(), u8::from(pair.kind))))
+    /// Whether those that name it see the same: it is there, can be used, and has the same names and kind of key.
+    fn looks_like(&self, other: Option<&Read>) -> bool {
+        match (&self.read, other) {
+            (None, None) => true,
+            (Some((_, one)), Some((_, other))) => match (one.as_ref(), other.as_ref()) {
+                (Ok(one), Ok(other)) => (&one.names, one.kind) == (&other.names, other.kind),
+                (one, other) => one.is_err() && other.is_err(),
+            },
+            _ => false,
+        }
     }
 }
 
@@ -86,10 +95,10 @@ impl Table {
     /// A Secret is another one now, or gone. Gives the Ingresses that must be `put` again: none after an ordinary renewal.
     pub(super) fn reread(&mut self, key: &Key, secret: Option<&Arc<Secret>>) -> Vec<Key> {
         let Some(named) = self.secrets.get_mut(key) else { return Vec::new() };
-        let before = Named { read: named.read.clone(), ..Named::default() };
+        let before = named.read.clone();
         named.read(secret);
         self.touched_secrets.insert(key.clone());
-        if named.shape() == before.shape() { Vec::new() } else { named.users.iter().cloned().collect() }
+        if named.looks_like(before.as_ref()) { Vec::new() } else { named.users.iter().cloned().collect() }
     }
 
     /// Takes an Ingress of ours in, or its newer version.

@@ -136,7 +136,7 @@ fn change(objects: &mut Objects, which: usize, what: u8) {
                     let secret_name = pick(&objects.secrets, which / 3).map(|key| key.name.to_string());
                     spec.tls.get_or_insert_default().push(IngressTLS { hosts, secret_name });
                 }
-                _ if which % 2 == 0 => {
+                _ if which.is_multiple_of(2) => {
                     spec.ingress_class_name = other.spec.and_then(|spec| spec.ingress_class_name);
                 }
                 _ => {

@@ -13,7 +13,7 @@ use super::Frame;
 use super::index::Changed;
 use crate::model::{ClusterId, HostPattern, Kind, ObjectRef, RouteTable, Shared};
 use crate::source::{Change, Key, Objects};
-use crate::translate::annotation;
+use crate::translate::annotation::{self, Served};
 use crate::translate::order::oldest_first;
 use crate::translate::problems::Problems;
 use crate::translate::service::Backends;
@@ -69,13 +69,12 @@ impl Frame {
         let by_vip = self.vips.holders();
         // Where all VIPs have the same holders, whether they need tables of their own hangs on all Ingresses.
         let are_apart = by_vip.values().collect::<BTreeSet<_>>().len() > 1;
-        let is_everywhere = |one: &class::Owned| {
-            let holder = self.vips.holder(one);
+        let is_everywhere = |one: &Served| {
+            let holder = self.vips.holder(&one.owned);
             by_vip.values().all(|set| holder.as_ref().is_some_and(|holder| set.contains(holder)))
         };
-        if !are_apart
-            && !(self.snapshot.vip_routes.is_empty() && served.iter().all(|one| is_everywhere(&one.owned)))
-        {
+        let are_one = self.snapshot.vip_routes.is_empty() && served.iter().all(is_everywhere);
+        if !are_apart && !are_one {
             return None;
         }
         let mut backends = Backends::new(objects, self.zone.clone());
