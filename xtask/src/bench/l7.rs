@@ -4,7 +4,7 @@
 //! `X-Forwarded-*`, pooled connections to the backend, an access log. Ours is the daemon as it ships (profile `dist`).
 //!
 //! Smaller is better in every row. The reference is the better one of the two peers in that very row; the rows beside
-//! it, without a target, name each of them.
+//! it, without a target, name each of them. Where a row misses its target, a profile of both is told.
 
 mod changes;
 mod idle;
@@ -12,6 +12,7 @@ mod instructions;
 mod latency;
 mod load;
 mod ours;
+mod profile;
 mod proxies;
 mod routing;
 mod server;
@@ -74,7 +75,13 @@ pub(super) fn rows(only: Option<&str>, rows: &mut Rows) -> Result<()> {
     let backend = proxies::backend()?;
     let proxies = proxies::all(&backend, Peers::Still)?;
     for Workload { name, load, target } in WORKLOADS.iter().filter(|workload| wanted(workload.name)) {
-        rows.add(name, costs(name, *load, &proxies).map(|costs| beside(name, costs, UNIT, Some(*target))));
+        match costs(name, *load, &proxies) {
+            Ok(costs) => {
+                rows.add(name, Ok(beside(name, costs, UNIT, Some(*target))));
+                explain_miss(*load, *target, costs, &proxies);
+            }
+            Err(error) => rows.add(name, Err::<[Row; 3], _>(error)),
+        }
     }
     if wanted(latency::NAME) {
         rows.add(latency::NAME, latency::rows(&proxies));
@@ -119,6 +126,14 @@ fn costs(name: &str, load: Load, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
     }
     step.done();
     Ok(costs.map(|mut costs| median(&mut costs)))
+}
+
+/// Tells where the time goes if the target was missed.
+fn explain_miss(load: Load, target: f64, [ours, nginx, haproxy]: [f64; 3], proxies: &[Proxy; 3]) {
+    if ours > target * nginx.min(haproxy) {
+        let better = if nginx < haproxy { (&proxies[1], nginx) } else { (&proxies[2], haproxy) };
+        profile::tell(load, [(&proxies[0], ours), better]);
+    }
 }
 
 /// Ours beside the better of the two, and beside each.

@@ -61,6 +61,7 @@ pub(super) const BENCH: Packages = Packages {
         package("wrk", "wrk"),
         package("nghttp2-client", "h2load"),
         package("valgrind", "valgrind"),
+        package("linux-perf", "perf"),
     ],
 };
 

@@ -87,7 +87,7 @@ impl Server {
     }
 
     /// Itself and its children.
-    fn processes(&self) -> Vec<u32> {
+    pub(super) fn processes(&self) -> Vec<u32> {
         let id = self.child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         std::iter::once(id).chain(children.split(' ').filter_map(|child| child.trim().parse().ok())).collect()
