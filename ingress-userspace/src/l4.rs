@@ -21,6 +21,7 @@ mod neighbour;
 mod netlink;
 mod numbers;
 mod owner;
+mod packet_socket;
 mod path_mtu;
 mod status;
 mod sync;
@@ -125,7 +126,7 @@ pub struct L4 {
 pub struct Prepared {
     config: Config,
     netlink: netlink::Netlink,
-    packets: announce::PacketSocket,
+    packets: packet_socket::PacketSocket,
     loaded: load::Loaded,
 }
 
@@ -133,7 +134,7 @@ impl L4 {
     /// Attaches the program, or takes over what is pinned. Call it inside a multi-threaded tokio runtime.
     pub async fn prepare(config: Config) -> Result<Prepared, StartError> {
         let netlink = netlink::Netlink::connect().map_err(system("open a netlink socket"))?;
-        let packets = announce::PacketSocket::open().map_err(|error| match error.kind() {
+        let packets = packet_socket::PacketSocket::open().map_err(|error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => {
                 StartError::NotPermitted { action: "open a packet socket" }
             }

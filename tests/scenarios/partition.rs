@@ -1,5 +1,6 @@
-//! A partition of the membership: two halves of the nodes that do not hear of each other, while clients reach both. Each half
-//! answers for all VIPs; when it ends, one node does, and no connection breaks on the way back, of neither half.
+//! Two halves of the nodes that do not hear of each other by UDP, while clients reach both: they hear each other on the link, and
+//! nothing changes. Then not there either, which only a filter on frames brings about: each half answers for all VIPs; when it
+//! ends, one node does, and no connection breaks on the way back, of neither half.
 
 use std::{
     collections::BTreeSet,
@@ -32,13 +33,24 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![scenario("partition::two_halves_become_one_again", two_halves)]
 }
 
-/// Nothing that the nodes `from` say to each other arrives at `node`.
-fn cut(node: &Node, from: &[Node]) -> Result<()> {
+/// Nothing that the nodes `from` say by UDP arrives at `node`.
+fn cut_udp(node: &Node, from: &[Node]) -> Result<()> {
     let mut rules =
         "table inet cut { chain input { type filter hook input priority -10; policy accept;".to_owned();
     for address in from.iter().flat_map(Node::addresses) {
         let family = if address.is_ipv4() { "ip" } else { "ip6" };
         write!(rules, " {family} saddr {address} udp dport 7947 drop;")?;
+    }
+    node.host().output("nft", &[&format!("{rules} }}; }}")]).map(drop)
+}
+
+/// Nor what they say in frames. What they hand over does.
+fn cut_link(node: &Node, from: &[Node]) -> Result<()> {
+    let mut rules = format!(
+        "table netdev cut {{ chain ingress {{ type filter hook ingress device {UPLINK} priority 0; policy accept;"
+    );
+    for peer in from {
+        write!(rules, " ether type 0x88b5 ether saddr {} drop;", topology::mac(peer.addresses()))?;
     }
     node.host().output("nft", &[&format!("{rules} }}; }}")]).map(drop)
 }
@@ -94,6 +106,47 @@ fn finish(held: Vec<HeldConnections>) -> Result<HoldReport> {
     Ok(HoldReport { held: reports.into_iter().flat_map(|report| report.held).collect() })
 }
 
+/// How often a node held another one for dead.
+fn lost(lab: &Lab) -> Result<u64> {
+    let of = |node: &Node| Ok(node.status()?["l4"]["membership"]["lost"].as_u64().unwrap_or(u64::MAX));
+    lab.nodes().iter().map(of).sum()
+}
+
+/// UDP alone is cut: a firewall on every node that does not know of the other half.
+fn without_udp(lab: &Lab) -> Result<()> {
+    let (one, two) = lab.nodes().split_at(2);
+    let (client_one, client_two) = (lab.client(0), lab.client(1));
+    let before = [hold(lab, client_one)?, hold(lab, client_two)?];
+    let lost_before = lost(lab)?;
+
+    let began = Instant::now();
+    one.iter().try_for_each(|node| cut_udp(node, two))?;
+    two.iter().try_for_each(|node| cut_udp(node, one))?;
+    thread::sleep(Duration::from_secs(2));
+    let during = [hold(lab, client_one)?, hold(lab, client_two)?];
+    // Each client's packets arrive at the other half from now on.
+    pin(lab, client_one, &two[0])?;
+    pin(lab, client_two, &one[0])?;
+    thread::sleep(Duration::from_secs(2));
+    let (owners, lost) = (owners(lab)?, lost(lab)? - lost_before);
+    let lasted = began.elapsed();
+    let reports = before.into_iter().chain(during).map(finish).collect::<Result<Vec<_>>>()?;
+    println!(
+        "partition: no UDP between the halves for {lasted:.1?}: {lost} nodes held for dead, {} owners of {} VIPs; {} of {} \
+         connections of clients that reach both halves broke",
+        owners.len(),
+        lab.vips().len(),
+        reports.iter().map(|report| report.broken(|_| true)).sum::<usize>(),
+        reports.iter().map(|report| report.held.len()).sum::<usize>(),
+    );
+    for report in &reports {
+        ensure!(report.broken(|_| true) == 0, "{:?}", report.failures());
+    }
+    // Each node would have lost the other two. One that gets no CPU is another matter.
+    ensure!(lost < 4 && owners.len() == lab.vips().len(), "{lost} held for dead; {owners:?}");
+    Ok(())
+}
+
 fn two_halves() -> Result<()> {
     let lab = Lab::builder("partition").nodes(4).clients(2).build()?;
     lab.serve_examples()?;
@@ -102,11 +155,14 @@ fn two_halves() -> Result<()> {
     // Each client hears one half only, as behind a switch of its own. Every node directs, the owner or not.
     pin(&lab, client_one, &one[0])?;
     pin(&lab, client_two, &two[0])?;
+    without_udp(&lab)?;
+    pin(&lab, client_one, &one[0])?;
+    pin(&lab, client_two, &two[0])?;
     let before = hold(&lab, client_one)?;
 
     let began = Instant::now();
-    one.iter().try_for_each(|node| cut(node, two))?;
-    two.iter().try_for_each(|node| cut(node, one))?;
+    one.iter().try_for_each(|node| cut_link(node, two))?;
+    two.iter().try_for_each(|node| cut_link(node, one))?;
     let both = || Ok(hold_for(one, two, "down")? && hold_for(two, one, "down")?);
     load::wait_for("the halves to hold each other for dead", NOTICED, both)?;
     load::wait_for("each half to answer for each VIP", NOTICED, || {
@@ -116,9 +172,7 @@ fn two_halves() -> Result<()> {
     let during = [hold(&lab, client_one)?, hold(&lab, client_two)?];
 
     let healed = Instant::now();
-    lab.nodes()
-        .iter()
-        .try_for_each(|node| node.host().output("nft", &["delete table inet cut"]).map(drop))?;
+    lab.nodes().iter().try_for_each(|node| node.host().output("nft", &["flush ruleset"]).map(drop))?;
     load::wait_for("one owner for each VIP", NOTICED, || Ok(owners(&lab)?.len() == lab.vips().len()))?;
     let alone = healed.elapsed();
     load::wait_for("the halves to have found each other", NOTICED, || {

@@ -4,7 +4,6 @@
 
 mod ears;
 mod frame;
-mod socket;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,8 +12,10 @@ use std::time::{Duration, Instant};
 use ingress_common::abi::{Mac, Vlan};
 use tracing::{debug, warn};
 
+use super::packet_socket::PacketSocket;
+
 pub(crate) use ears::Ears;
-pub(crate) use socket::PacketSocket;
+pub(crate) use frame::tagged;
 
 /// When the announcements of a burst go out, counted from its start: at once, and again for those who lost it.
 const BURST: [Duration; 5] = [
@@ -95,7 +96,7 @@ pub(crate) struct Place {
 /// Sends one announcement of the VIP there.
 pub(crate) fn announce(socket: &PacketSocket, vip: IpAddr, Place { link, vlan, mac }: Place) {
     for frame in frame::announcements(vip, mac.octets()) {
-        let frame = frame::tagged(frame, Vlan(vlan));
+        let frame = tagged(frame, Vlan(vlan));
         if let Err(error) = socket.send(link, &frame) {
             warn!(%vip, link, %error, "cannot announce the VIP on this interface");
         }

@@ -13,17 +13,18 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::address::Addresses;
-use super::announce::{Ears, PacketSocket, Place, Schedule, announce, ask};
+use super::announce::{Ears, Place, Schedule, announce, ask};
 use super::conflict::{Claim, Watch};
 use super::findings::{Conflict, Findings, Unanswered};
 use super::heartbeat::{HeartbeatThread, Pulse, now as clock_ns};
 use super::legacy::Legacy;
 use super::load::Takeover;
 use super::maps::Heartbeat;
-use super::membership::{Announced, Declared, Liveness, Membership, View};
+use super::membership::{Announced, Declared, Liveness, Membership, Road, View};
 use super::neighbour::{Surroundings, Way};
 use super::netlink::Netlink;
 use super::owner::Handover;
+use super::packet_socket::PacketSocket;
 use super::path_mtu::{Unreachable, limit};
 use super::status::{Generation, Picture};
 use super::sync::{Cookies, Desired, Input, Places, Writer, build, desired};
@@ -88,6 +89,7 @@ pub(crate) struct Engine {
 #[derive(Default)]
 struct Memory {
     declared: Vec<Declared>,
+    roads: BTreeMap<String, Road>,
     applied: Option<Desired>,
     generation: Generation,
     announced: Option<Announced>,
@@ -148,15 +150,16 @@ impl Engine {
         if orders.draining && memory.announced == Some(Announced::Serving) {
             self.tell(memory, Announced::Draining);
         }
+        let surroundings = self.surroundings.borrow_and_update().clone();
+        self.tell_roads(memory, &surroundings);
         let view = self.view.borrow_and_update().clone();
         if !view.settled {
             return;
         }
-        let surroundings = self.surroundings.borrow_and_update().clone();
         if self.inherited.is_some()
             && memory.applied.is_none()
             && self.started.elapsed() < RESOLVE
-            && lacks_a_way(&view.peers, &surroundings)
+            && surroundings.lack_a_way(&view.peers)
         {
             // What the maps hold still is good.
             return;
@@ -249,8 +252,8 @@ impl Engine {
         let Some(in_place) = memory.in_place.filter(|_| memory.announced.is_none()) else { return false };
         let Ok(view_changed) = self.view.has_changed() else { return false };
         let surroundings = self.surroundings.borrow();
-        let lacks_a_way = lacks_a_way(&memory.liveness, &surroundings)
-            || self.surroundings.has_changed().is_ok_and(|has| has);
+        let lacks_a_way =
+            surroundings.lack_a_way(&memory.liveness) || self.surroundings.has_changed().is_ok_and(|has| has);
         if view_changed || lacks_a_way && in_place.elapsed() < RESOLVE {
             return false;
         }
@@ -302,6 +305,15 @@ impl Engine {
         self.membership.declare(declared.clone());
         self.peers.send_replace(declared.iter().filter(|node| node.name != self.own_name).cloned().collect());
         memory.declared = declared;
+    }
+
+    /// Peers on the link are heard there, should UDP fail.
+    fn tell_roads(&self, memory: &mut Memory, surroundings: &Surroundings) {
+        let roads = surroundings.roads();
+        if roads != memory.roads {
+            self.membership.set_roads(roads.clone());
+            memory.roads = roads;
+        }
     }
 
     fn tell(&self, memory: &mut Memory, announced: Announced) {
@@ -483,10 +495,4 @@ pub(crate) fn returned(
     let was_down = |name: &String| before.get(name) == Some(&Liveness::Down);
     let serving = now.iter().filter(|(_, liveness)| **liveness == Liveness::Serving);
     serving.map(|(name, _)| name).filter(|name| was_down(name)).cloned().collect()
-}
-
-/// Whether a peer is up whose hardware address is not known yet.
-fn lacks_a_way(peers: &BTreeMap<String, Liveness>, surroundings: &Surroundings) -> bool {
-    let is_unresolved = |name: &String| surroundings.ways.get(name).is_none_or(Way::is_unresolved);
-    peers.iter().any(|(name, liveness)| *liveness != Liveness::Down && is_unresolved(name))
 }

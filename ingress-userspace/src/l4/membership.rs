@@ -3,8 +3,9 @@
 //!
 //! Two ways (`members`): heartbeats all to all up to some dozens of nodes, where they cost less than they save (31 peers:
 //! 310 small datagrams a second) and detection takes a fixed time; gossip (SWIM) above, at a cost that does not grow.
-//! Both are state machines without IO, driven by `thread`.
+//! Both are state machines without IO, driven by `thread`, which sends by UDP, and on the `link` where that does not arrive.
 
+mod link;
 mod machine;
 mod members;
 mod replay;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub(crate) use link::Road;
 pub use machine::{Announced, Liveness, Timing};
 pub(crate) use thread::{Legacy, Membership, Traffic};
 pub use wire::Key;
@@ -86,4 +88,7 @@ pub struct MembershipStatus {
     pub lost: u64,
     /// Peers that are up and have been silent for suspiciously long now.
     pub suspects: u64,
+    /// Peers that are heard on the link only: what they send by UDP does not arrive.
+    #[serde(default)]
+    pub by_link: u64,
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
 use super::announce::Place;
-use super::membership::Declared;
+use super::membership::{Declared, Liveness, Road};
 use super::netlink::{Changes, LOOPBACK, Link, Neighbour, Netlink, Route};
 use super::vlan::{Told, text, wire};
 
@@ -158,6 +158,23 @@ pub(crate) struct Surroundings {
     pub(crate) links: Vec<Link>,
     /// By node name.
     pub(crate) ways: BTreeMap<String, Way>,
+}
+
+impl Surroundings {
+    /// How frames get to the peers on common links.
+    pub(crate) fn roads(&self) -> BTreeMap<String, Road> {
+        let road = |(name, way): (&String, &Way)| match *way {
+            Way::Link { link, vlan, from, to } => Some((name.clone(), Road { link, vlan, from, to })),
+            _ => None,
+        };
+        self.ways.iter().filter_map(road).collect()
+    }
+
+    /// Whether a peer is up whose hardware address is not known yet.
+    pub(crate) fn lack_a_way(&self, peers: &BTreeMap<String, Liveness>) -> bool {
+        let is_unresolved = |name: &String| self.ways.get(name).is_none_or(Way::is_unresolved);
+        peers.iter().any(|(name, liveness)| *liveness != Liveness::Down && is_unresolved(name))
+    }
 }
 
 /// The best way over all addresses of a node: on a common link, else through a tunnel. A hardware address that was known

@@ -203,6 +203,11 @@ fn membership(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
         "Peers that are up and suspected to be dead",
         [(NONE, of.suspects as f64)],
     )?;
+    out.gauge(
+        "membership_peers_by_link",
+        "Peers that are heard on the link only: what they send by UDP does not arrive",
+        [(NONE, of.by_link as f64)],
+    )?;
     out.counter("membership_peers_lost", "How often a peer that was up went down", [(NONE, of.lost)])?;
     let messages = [
         ([("kind", "heartbeat"), ("direction", "sent")], of.beats_sent),

@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::{frame, socket};
+use super::frame;
 use crate::l4::conflict::Claim;
+use crate::l4::packet_socket;
 
 /// Reads who answers for which address out of a frame.
 type Reader = fn(&[u8]) -> Option<(IpAddr, Mac)>;
@@ -132,7 +133,7 @@ fn arp_socket(ifindex: u32) -> io::Result<Socket> {
     socket.attach_filter(&ARP_REPLIES)?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&socket::address(ifindex, ARP))?;
+    socket.bind(&packet_socket::address(ifindex, ARP))?;
     Ok(socket)
 }
 

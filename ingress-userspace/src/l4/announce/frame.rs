@@ -72,7 +72,7 @@ pub(super) fn claim_in_advertisement(message: &[u8]) -> Option<(IpAddr, Mac)> {
 }
 
 /// `frame` with the tags of `vlan` behind its addresses.
-pub(super) fn tagged(mut frame: Vec<u8>, vlan: Vlan) -> Vec<u8> {
+pub(crate) fn tagged(mut frame: Vec<u8>, vlan: Vlan) -> Vec<u8> {
     let mut tags = Vec::with_capacity(8);
     for half in [vlan.outer(), vlan.inner()].into_iter().filter(|half| *half != 0) {
         let protocol = if half & Vlan::QINQ == 0 { ETHERTYPE_VLAN } else { ETHERTYPE_QINQ };

@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::link::{self, Head, Links, Road};
 use super::machine::{self, Announced, Beat, Incarnation, Liveness};
 use super::members::Members;
 use super::replay::Window;
@@ -32,6 +33,7 @@ const REBIND_AFTER: Duration = Duration::from_secs(1);
 enum Command {
     Declare(Vec<Declared>),
     Announce(Announced),
+    Roads(BTreeMap<String, Road>),
     /// The thread stands still for so long.
     #[cfg(test)]
     Freeze(Duration),
@@ -60,6 +62,7 @@ pub(crate) struct Traffic {
     refused: AtomicU64,
     lost: AtomicU64,
     suspects: AtomicU64,
+    by_link: AtomicU64,
 }
 
 impl Traffic {
@@ -73,6 +76,7 @@ impl Traffic {
             refused: read(&self.refused),
             lost: read(&self.lost),
             suspects: read(&self.suspects),
+            by_link: read(&self.by_link),
         }
     }
 }
@@ -124,6 +128,7 @@ impl Membership {
         if let Some(legacy) = legacy {
             members.inherit(Instant::now(), legacy.members);
         }
+        let links = Links::new(config.timing.interval, config.port);
         let runner = Runner {
             members,
             incarnation,
@@ -137,6 +142,7 @@ impl Membership {
             traffic: Arc::clone(&traffic),
             declared: BTreeMap::new(),
             sockets: Vec::new(),
+            links,
             next_bind: None,
         };
         let thread = std::thread::Builder::new().name("membership".to_owned()).spawn(move || runner.run())?;
@@ -151,6 +157,11 @@ impl Membership {
     /// What this node tells the others of itself; they hear it at once.
     pub(crate) fn announce(&self, announced: Announced) {
         self.command(Command::Announce(announced));
+    }
+
+    /// How frames get to the peers on the link.
+    pub(crate) fn set_roads(&self, roads: BTreeMap<String, Road>) {
+        self.command(Command::Roads(roads));
     }
 
     /// Ends it without a word to the peers: the next daemon of this node goes on with what this gives. Waits for the thread.
@@ -209,6 +220,13 @@ impl Drop for Membership {
     }
 }
 
+/// Where a datagram comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Udp(IpAddr),
+    Link(Head),
+}
+
 struct Runner {
     members: Members,
     incarnation: Incarnation,
@@ -225,6 +243,7 @@ struct Runner {
     /// Addresses by name, this node included.
     declared: BTreeMap<String, Vec<IpAddr>>,
     sockets: Vec<UdpSocket>,
+    links: Links,
     /// Set while a socket is missing.
     next_bind: Option<Instant>,
 }
@@ -239,6 +258,7 @@ impl Runner {
                 match self.inbox.try_recv() {
                     Ok(Command::Declare(nodes)) => self.declare(now, nodes),
                     Ok(Command::Announce(announced)) => self.members.announce(now, announced),
+                    Ok(Command::Roads(roads)) => self.links.set_roads(roads),
                     #[cfg(test)]
                     Ok(Command::Freeze(time)) => std::thread::sleep(time),
                     #[cfg(test)]
@@ -261,6 +281,7 @@ impl Runner {
             let now = Instant::now();
             if now >= next_tick {
                 self.members.tick(now);
+                self.traffic.by_link.store(self.links.alone(now) as u64, Ordering::Relaxed);
                 next_tick = now + self.config.timing.interval;
                 speak_now = true;
             }
@@ -279,6 +300,7 @@ impl Runner {
         self.declared = nodes.into_iter().map(|node| (node.name, node.addresses)).collect();
         let names: Vec<&str> = self.declared.keys().map(String::as_str).collect();
         self.members.declare(now, &names);
+        self.links.declare(now, self.declared.keys().filter(|name| **name != self.own_name));
         self.windows.retain(|name, _| self.declared.contains_key(name));
         if self.declared.get(&self.own_name) != own_before.as_ref() || self.next_bind.is_some() {
             self.bind(now);
@@ -301,44 +323,62 @@ impl Runner {
     }
 
     fn receive_all(&mut self) {
-        let mut buffer = [0; wire::MAX_DATAGRAM + 1];
+        let mut buffer = [0; link::MAX_FRAME];
         let mut answers = Vec::new();
-        for socket in &self.sockets {
+        let sockets = std::mem::take(&mut self.sockets);
+        for socket in &sockets {
             for _ in 0..BATCH {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
-                let Some(datagram) = wire::decode(&buffer[..len], self.config.key.as_ref()) else {
-                    count(&self.traffic.refused);
-                    debug!(%from, "not a datagram of this cluster");
-                    continue;
-                };
-                let (Datagram::Beat(Beat { sender, .. }) | Datagram::Gossip(Gossip { sender, .. })) =
-                    &datagram;
-                // Only from an address that is declared for that node.
-                if !self.declared.get(sender).is_some_and(|a| a.contains(&from.ip())) {
-                    count(&self.traffic.refused);
-                    debug!(%from, sender, "a datagram from an address that is not this node's");
-                    continue;
-                }
-                match datagram {
-                    Datagram::Beat(beat) => {
-                        count(&self.traffic.beats_received);
-                        if self.members.receive(Instant::now(), &beat) {
-                            answers.push(beat.sender);
-                        }
-                    }
-                    Datagram::Gossip(gossip) => {
-                        count(&self.traffic.gossip_received);
-                        let window = self.windows.entry(gossip.sender).or_default();
-                        if window.is_news(gossip.incarnation, gossip.sequence) {
-                            self.members.gossip(Instant::now(), &gossip.message);
-                        }
-                    }
-                }
+                answers.extend(self.take(&buffer[..len], Source::Udp(from.ip())));
             }
+        }
+        self.sockets = sockets;
+        for _ in 0..BATCH {
+            let Ok(frame) = self.links.receive(&mut buffer) else { break };
+            answers.extend(frame.and_then(|(head, datagram)| self.take(datagram, Source::Link(head))));
         }
         for name in answers {
             self.speak_to(&name);
         }
+    }
+
+    /// Takes a datagram in. A peer that waits for an answer.
+    fn take(&mut self, datagram: &[u8], source: Source) -> Option<String> {
+        let now = Instant::now();
+        let Some(datagram) = wire::decode(datagram, self.config.key.as_ref()) else {
+            count(&self.traffic.refused);
+            debug!(?source, "not a datagram of this cluster");
+            return None;
+        };
+        let (Datagram::Beat(Beat { sender, .. }) | Datagram::Gossip(Gossip { sender, .. })) = &datagram;
+        // Only from where that node is.
+        let waits = match source {
+            Source::Udp(from) => {
+                let is_its = self.declared.get(sender).is_some_and(|its| its.contains(&from));
+                is_its.then(|| self.links.heard_by_udp(now, sender)).map(|()| false)
+            }
+            Source::Link(head) => self.links.heard_by_link(now, sender, head),
+        };
+        let Some(mut waits) = waits else {
+            count(&self.traffic.refused);
+            debug!(?source, sender, "a datagram from a place that is not this node's");
+            return None;
+        };
+        let sender = sender.clone();
+        match datagram {
+            Datagram::Beat(beat) => {
+                count(&self.traffic.beats_received);
+                waits |= self.members.receive(now, &beat);
+            }
+            Datagram::Gossip(gossip) => {
+                count(&self.traffic.gossip_received);
+                let window = self.windows.entry(gossip.sender).or_default();
+                if window.is_news(gossip.incarnation, gossip.sequence) {
+                    self.members.gossip(now, &gossip.message);
+                }
+            }
+        }
+        waits.then_some(sender)
     }
 
     fn speak(&mut self) {
@@ -351,9 +391,8 @@ impl Runner {
 
     fn speak_to(&mut self, name: &str) {
         let Some(beat) = self.members.beat_for(name) else { return };
-        let Some((socket, to)) = self.way_to(name) else { return };
         count(&self.traffic.beats_sent);
-        send(socket, to, wire::encode(&beat, self.config.key.as_ref()));
+        self.send(name, wire::encode(&beat, self.config.key.as_ref()));
     }
 
     fn gossip(&mut self) {
@@ -365,10 +404,21 @@ impl Runner {
                 sequence: self.gossiped,
                 message,
             };
-            if let Some((socket, to)) = self.way_to(&name) {
-                count(&self.traffic.gossip_sent);
-                send(socket, to, wire::encode_gossip(&gossip, self.config.key.as_ref()));
-            }
+            count(&self.traffic.gossip_sent);
+            self.send(&name, wire::encode_gossip(&gossip, self.config.key.as_ref()));
+        }
+    }
+
+    /// By UDP, and on the link where that may be needed.
+    fn send(&self, name: &str, datagram: Option<Vec<u8>>) {
+        let Some(datagram) = datagram else { return };
+        self.links.send(Instant::now(), name, &datagram);
+        if let Some((socket, to)) = self.way_to(name)
+            && let Err(error) = socket.send_to(&datagram, to)
+        {
+            // A link that is down or a route that is missing shows as a peer that is down; no need to say it ten times
+            // a second.
+            debug!(%to, %error, "datagram not sent");
         }
     }
 
@@ -409,6 +459,7 @@ impl Runner {
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         fds.extend(self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        fds.extend(self.links.socket().map(|socket| PollFd::new(socket, PollFlags::IN)));
         // An interrupted or failed wait only makes the loop turn earlier.
         if rustix::event::poll(&mut fds, Some(&timeout)).is_ok() && !fds[0].revents().is_empty() {
             let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
@@ -421,15 +472,6 @@ impl Runner {
         for _ in 0..FAREWELLS {
             self.speak();
         }
-    }
-}
-
-fn send(socket: &UdpSocket, to: SocketAddr, datagram: Option<Vec<u8>>) {
-    let Some(datagram) = datagram else { return };
-    if let Err(error) = socket.send_to(&datagram, to) {
-        // A link that is down or a route that is missing shows as a peer that is down; no need to say it ten times
-        // a second.
-        debug!(%to, %error, "datagram not sent");
     }
 }
 
