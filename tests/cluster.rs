@@ -302,7 +302,7 @@ fn etcd_command(host: &Host, dir: &Path) -> Result<Command> {
 }
 
 fn binary(name: &str) -> Result<PathBuf> {
-    let path = paths::kubernetes_bin().join(name);
+    let path = paths::go_bin().join(name);
     if !path.is_file() {
         bail!("{} isn't there: run `cargo xtask setup`", path.display());
     }

@@ -42,8 +42,8 @@ pub fn bpf_bench_object() -> PathBuf {
     xtask_dir().join("xdp-ingress-bench.bpf.o")
 }
 
-/// `etcd`, `kube-apiserver`, `kubelet`, `kubectl`, `helm` and so on, built by `cargo xtask setup` from Go modules.
-pub fn kubernetes_bin() -> PathBuf {
+/// `etcd`, `kube-apiserver`, `kubelet`, `kubectl`, `helm`, `h2spec` and so on, built by `cargo xtask setup` from Go modules.
+pub fn go_bin() -> PathBuf {
     xtask_dir().join("kubernetes/bin")
 }
 

@@ -24,11 +24,13 @@ pub mod stats;
 mod tests;
 pub mod timeouts;
 pub mod tls;
+pub mod trace;
 pub mod upstream;
 pub mod worker;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ use access_log::AccessLogConfig;
 use live::{Compiler, Shared};
 use runtime::{Command, Start};
 use stats::{IngressSlot, Stats, Totals};
+use trace::{SpanCounts, TraceConfig};
 
 /// How the router runs.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +62,8 @@ pub struct Config {
     pub ticket_seed: Option<tls::tickets::Seed>,
     /// Where finished requests are logged; `None`: nowhere.
     pub access_log: Option<AccessLogConfig>,
+    /// Where spans go, and of which requests; `None`: nowhere.
+    pub tracing: Option<TraceConfig>,
 }
 
 /// The running router. Dropping it ends the workers at once; [`L7::drain`] ends them gently.
@@ -68,6 +73,7 @@ pub struct L7 {
     shared: Arc<Shared>,
     tickets: Arc<tls::tickets::Tickets>,
     follow_vips: bool,
+    spans: Option<Arc<SpanCounts>>,
     fixed: BTreeSet<Address>,
     /// Held while a snapshot is compiled; never by a worker.
     publisher: Mutex<Publisher>,
@@ -104,7 +110,7 @@ impl L7 {
     /// Compiles the first snapshot, listens, and starts the workers. Fails with one sentence if an address of
     /// `config.http` or `config.https` cannot be listened on; a VIP that cannot is logged.
     pub fn start(config: Config, snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let Config { workers: count, http, https, follow_vips, ticket_seed, access_log } = config;
+        let Config { workers: count, http, https, follow_vips, ticket_seed, access_log, tracing } = config;
         let count = count.max(1);
         let mut listeners = Vec::new();
         for (proto, addresses) in [(Proto::Http, http), (Proto::Https, https)] {
@@ -130,6 +136,7 @@ impl L7 {
                 stats: Arc::clone(&stats),
                 tls: tls.clone(),
                 access_log: access_log.clone(),
+                tracing: tracing.clone(),
                 commands: receiver,
                 ended,
             })
@@ -141,6 +148,7 @@ impl L7 {
             shared,
             tickets,
             follow_vips,
+            spans: tracing.map(|tracing| tracing.counts),
             fixed: BTreeSet::new(),
             publisher: Mutex::default(),
         };
@@ -244,6 +252,10 @@ impl L7 {
         let mut totals = Totals::default();
         for worker in &self.workers {
             worker.stats.add_to(&mut totals);
+        }
+        if let Some(spans) = &self.spans {
+            totals.spans_exported = spans.exported.load(Relaxed);
+            totals.spans_dropped = spans.dropped.load(Relaxed);
         }
         let publisher = self.publisher();
         let ingresses = publisher.compiler.ingress_slots().map(|(name, slot)| (name.clone(), slot)).collect();

@@ -3,5 +3,9 @@
 pub mod access_log;
 pub mod admin;
 pub mod changes;
+pub mod exposition;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+pub mod protobuf;
 pub mod status;

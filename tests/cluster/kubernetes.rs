@@ -131,7 +131,7 @@ impl Kubernetes {
 
     /// What a line of shell prints for which `kubectl` and `helm` are the administrator's, in the workspace.
     pub fn shell(&self, line: &str) -> Result<String> {
-        let programs = paths::kubernetes_bin().display().to_string();
+        let programs = paths::go_bin().display().to_string();
         let mut command = self.lab.client(1).command("sh");
         environment(&mut command, self.lab.dir());
         command.args(["-c", line]).current_dir(paths::workspace());

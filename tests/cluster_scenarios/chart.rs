@@ -26,7 +26,7 @@ fn chart() -> PathBuf {
 }
 
 fn helm(arguments: &[&str]) -> Result<String> {
-    let output = Command::new(paths::kubernetes_bin().join("helm"))
+    let output = Command::new(paths::go_bin().join("helm"))
         .args(arguments)
         .current_dir(paths::workspace())
         .env("HOME", paths::xtask_dir())

@@ -23,7 +23,7 @@ fn keeps_objects() -> Result<()> {
     let stranger = cluster.kubeconfig("stranger", "nobody", "default")?;
     let stranger = stranger.display().to_string();
     let ask = |kubeconfig: &str| {
-        let kubectl = ingress_tests::paths::kubernetes_bin().join("kubectl");
+        let kubectl = ingress_tests::paths::go_bin().join("kubectl");
         let kubectl = kubectl.display().to_string();
         let arguments = ["--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "ingresses"];
         lab.client(0).output(&kubectl, &arguments)

@@ -15,6 +15,7 @@ mod handover;
 mod instruments;
 mod lifecycle;
 mod membership;
+mod observability;
 mod packets;
 mod partition;
 mod promise;
@@ -44,6 +45,7 @@ fn main() -> std::process::ExitCode {
         protection::trials(),
         uplinks::trials(),
         proxies::trials(),
+        observability::trials(),
     ]
     .into_iter()
     .flatten()

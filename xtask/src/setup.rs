@@ -10,7 +10,7 @@ mod bpf_linker;
 mod core_sources;
 mod debian;
 mod go;
-mod kubernetes;
+mod go_programs;
 mod packages;
 
 #[derive(clap::Args)]
@@ -42,22 +42,27 @@ pub(crate) enum State {
 pub(crate) const BUILD: [&dyn Prerequisite; 2] = [&core_sources::CoreSources, &bpf_linker::BpfLinker];
 /// For the lab and the demo.
 pub(crate) const LAB: [&dyn Prerequisite; 1] = [&packages::LAB];
+/// For the scenarios in the lab: a scraper, and what knows HTTP/2 by heart.
+pub(crate) const SCENARIOS: [&dyn Prerequisite; 4] =
+    [&packages::LAB, &packages::SCENARIOS, &go::Go, &go_programs::H2SPEC];
 /// For the real cluster.
 pub(crate) const CLUSTER: [&dyn Prerequisite; 4] =
-    [&packages::LAB, &packages::CLUSTER, &go::Go, &kubernetes::Kubernetes];
+    [&packages::LAB, &packages::CLUSTER, &go::Go, &go_programs::KUBERNETES];
 /// For benches beside nginx and HAProxy.
 pub(crate) const BENCH: [&dyn Prerequisite; 1] = [&packages::BENCH];
 /// For the fuzzers.
 pub(crate) const FUZZ: [&dyn Prerequisite; 1] = [&packages::FUZZ];
-const ALL: [&dyn Prerequisite; 8] = [
+const ALL: [&dyn Prerequisite; 10] = [
     &packages::LAB,
+    &packages::SCENARIOS,
     &packages::CLUSTER,
     &packages::BENCH,
     &packages::FUZZ,
     &core_sources::CoreSources,
     &bpf_linker::BpfLinker,
     &go::Go,
-    &kubernetes::Kubernetes,
+    &go_programs::KUBERNETES,
+    &go_programs::H2SPEC,
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

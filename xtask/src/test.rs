@@ -108,7 +108,7 @@ impl Level {
         match self {
             Self::Unit | Self::House => Ok(()),
             Self::Kernel => build_ebpf::run(),
-            Self::Lab => setup::ensure(&setup::LAB).and_then(|()| build::run()),
+            Self::Lab => setup::ensure(&setup::SCENARIOS).and_then(|()| build::run()),
             Self::Cluster => setup::ensure(&setup::CLUSTER).and_then(|()| image::for_tests()),
         }
     }

@@ -144,6 +144,15 @@ pub struct RunArgs {
     /// Format of that log: nginx is ingress-nginx's `upstreaminfo` with node, VIP and more behind it.
     #[arg(long, env = "XDP_INGRESS_ACCESS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Nginx)]
     pub access_log_format: LogFormat,
+    /// OTLP collector (over HTTP, without TLS) that gets a span of each traced request.
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "XDP_INGRESS_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
+    pub otlp_endpoint: Option<crate::observe::otlp::Endpoint>,
+    /// Share of the requests without a trace context of their own that are traced (0 to 1); with a context, its `sampled`
+    /// flag decides.
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "XDP_INGRESS_OTLP_SHARE", default_value_t = 0.01, value_parser = share, value_name = "SHARE")]
+    pub otlp_share: f64,
     /// UDP port on which the nodes tell each other that they are alive.
     #[arg(long, env = "XDP_INGRESS_MEMBERSHIP_PORT", default_value_t = 7947, value_name = "PORT")]
     pub membership_port: u16,
@@ -226,6 +235,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A number from 0 to 1.
+#[cfg(feature = "otlp")]
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +256,15 @@ mod tests {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         for wrong in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999", "18446744073709551615h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn shares() {
+        assert_eq!((share("0"), share("0.25"), share("1")), (Ok(0.0), Ok(0.25), Ok(1.0)));
+        for wrong in ["", "-0.1", "1.1", "NaN", "all"] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -26,6 +26,7 @@ use crate::l4::membership::Key;
 use crate::l4::{self, L4};
 use crate::l7::access_log::{AccessLogConfig, Format};
 use crate::l7::tls::tickets::Seed;
+use crate::l7::trace::TraceConfig;
 use crate::l7::{self, L7};
 use crate::model::Scope;
 use crate::observe::{access_log, admin};
@@ -359,6 +360,24 @@ fn access_log(arguments: &RunArgs, node: &str) -> anyhow::Result<Option<AccessLo
     Ok(Some(AccessLogConfig { format, node: node.to_owned(), sink }))
 }
 
+/// Where spans go, with the exporter started.
+#[cfg(feature = "otlp")]
+fn tracing(arguments: &RunArgs, node: &str) -> anyhow::Result<Option<TraceConfig>> {
+    use crate::observe::otlp;
+    let Some(endpoint) = arguments.otlp_endpoint.clone() else { return Ok(None) };
+    let resource = otlp::Resource { node: node.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let counts = Arc::default();
+    let sink = otlp::start(endpoint, resource, Arc::clone(&counts))
+        .context("starting the exporter of traces (--otlp-endpoint)")?;
+    Ok(Some(TraceConfig { share: arguments.otlp_share, sink, counts }))
+}
+
+#[cfg(not(feature = "otlp"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same as with the feature")]
+fn tracing(_: &RunArgs, _: &str) -> anyhow::Result<Option<TraceConfig>> {
+    Ok(None)
+}
+
 fn l7_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l7::Config> {
     let ticket_seed = ticket_seed(arguments)?;
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -368,6 +387,7 @@ fn l7_config(arguments: &RunArgs, node: &str) -> anyhow::Result<l7::Config> {
         https: arguments.https.clone(),
         follow_vips: arguments.l4 == Switch::On,
         access_log: access_log(arguments, node)?,
+        tracing: tracing(arguments, node)?,
         ticket_seed,
     })
 }

@@ -66,9 +66,11 @@ pub enum Note {
     Ingress,
     /// `namespace-service-port`, as ingress-nginx names upstreams.
     Upstream,
+    /// Of a request that is traced: ids of the trace, of our span and of its parent, if it has one; bytes, not digits.
+    Trace,
 }
 
-const NOTES: usize = Note::Upstream as usize + 1;
+const NOTES: usize = Note::Trace as usize + 1;
 
 /// What is remembered of a request, in one buffer that is used again.
 #[derive(Debug, Default)]

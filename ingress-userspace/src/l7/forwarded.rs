@@ -218,9 +218,8 @@ impl RequestIds {
         Self(Cell::new((word() << 64 | word()) | 1))
     }
 
-    /// A new one.
-    pub fn make(&self) -> RequestId {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    /// 128 random bits.
+    pub fn bits(&self) -> u128 {
         // PCG with 128 bits of state (XSL-RR's multiplier); the halves are mixed, so that neighbours look apart.
         let state = self
             .0
@@ -228,9 +227,14 @@ impl RequestIds {
             .wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
             .wrapping_add(0x5851_f42d_4c95_7f2d_1405_7b7e_f767_814f);
         self.0.set(state);
-        let mixed = state ^ (state >> 64);
+        state ^ (state >> 64)
+    }
+
+    /// A new one.
+    pub fn make(&self) -> RequestId {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut id = [0; 32];
-        for (pair, byte) in id.chunks_exact_mut(2).zip(mixed.to_be_bytes()) {
+        for (pair, byte) in id.chunks_exact_mut(2).zip(self.bits().to_be_bytes()) {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
         }

@@ -20,6 +20,7 @@ use super::listener::{Address, Proto};
 use super::live::Shared;
 use super::stats::Stats;
 use super::tls::{self, accept::TlsAccept};
+use super::trace::{TraceConfig, Tracer};
 use super::worker::Worker;
 
 /// How often a draining worker looks whether its last connection is gone.
@@ -42,6 +43,7 @@ pub(super) struct Start {
     pub(super) stats: Arc<Stats>,
     pub(super) tls: tls::Server,
     pub(super) access_log: Option<AccessLogConfig>,
+    pub(super) tracing: Option<TraceConfig>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     /// Told when the worker has ended: how many connections it cut off.
     pub(super) ended: oneshot::Sender<usize>,
@@ -52,9 +54,10 @@ pub(super) fn spawn(start: Start) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (report, ready) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("l7-{}", start.id)).spawn(move || {
-        let Start { id, shared, stats, tls, access_log, commands, ended } = start;
+        let Start { id, shared, stats, tls, access_log, tracing, commands, ended } = start;
         let worker = Worker::new(id, shared, stats);
         worker.set_access_log(access_log.map(AccessLog::new));
+        worker.set_tracer(tracing.map(Tracer::new));
         let local = LocalSet::new();
         let logging = Rc::clone(&worker);
         let cut_off = local.block_on(&runtime, async {

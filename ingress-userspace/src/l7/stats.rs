@@ -1,12 +1,15 @@
 //! A worker's counters. Written by that worker alone, so a plain load and store does instead of a locked add; read by
 //! any thread, which sums the workers' when it is asked. Every label is bounded.
 
+pub mod native;
+
 use std::ops::AddAssign;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::access_log::Finished;
+use native::{Latencies, NativeBuckets};
 
 /// One counter with a single writer.
 #[derive(Debug, Default)]
@@ -59,6 +62,7 @@ pub type Buckets<T> = [T; LATENCY_BOUNDS.len() + 1];
 struct IngressStats {
     by_class: ByClass<Counter>,
     latency: Buckets<Counter>,
+    fine: Latencies,
     latency_micros: Counter,
     received: Counter,
     sent: Counter,
@@ -71,6 +75,8 @@ pub struct IngressTotals {
     pub by_class: ByClass<u64>,
     /// Requests that ended, by latency; upgraded connections are left out.
     pub latency: Buckets<u64>,
+    /// The same requests in finer buckets.
+    pub fine: NativeBuckets,
     /// The sum of those latencies, in microseconds.
     pub latency_micros: u64,
     /// Bytes of requests that ended.
@@ -123,6 +129,10 @@ pub struct Totals {
     pub connected: u64,
     pub retried: u64,
     pub upstream_failed: u64,
+    /// Spans that the collector took; see `trace`.
+    pub spans_exported: u64,
+    /// Spans that were lost.
+    pub spans_dropped: u64,
 }
 
 impl Stats {
@@ -158,6 +168,7 @@ impl Stats {
         if finished.status != 101 {
             let micros = micros(finished.took);
             stats.latency[bucket(micros)].add(1);
+            stats.fine.add(micros);
             stats.latency_micros.add(micros);
         }
     }
@@ -202,6 +213,7 @@ impl IngressStats {
     fn add_to(&self, totals: &mut IngressTotals) {
         add_each(&mut totals.by_class, self.by_class.each_ref().map(Counter::get));
         add_each(&mut totals.latency, self.latency.each_ref().map(Counter::get));
+        totals.fine.add(&self.fine);
         totals.latency_micros += self.latency_micros.get();
         totals.received += self.received.get();
         totals.sent += self.sent.get();
@@ -281,6 +293,8 @@ mod tests {
         stats.add_to(&mut totals);
         let (slot, ingress) = &totals.by_ingress[0];
         assert_eq!((slot.0, ingress.latency), (3, [1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        let fine: u64 = ingress.fine.zero + ingress.fine.positive.iter().map(|(_, count)| count).sum::<u64>();
+        assert_eq!((fine, ingress.fine.positive.len()), (4, 4));
         assert_eq!((ingress.latency_micros, ingress.received, ingress.sent), (60_008_000, 50, 100));
     }
 }

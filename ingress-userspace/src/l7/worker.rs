@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::access_log::{AccessLog, Finished};
+use super::access_log::{AccessLog, Finished, Notes};
 use super::balance::Balancer;
 use super::forwarded::{RequestId, RequestIds};
-use super::head::ConnectionInfo;
+use super::head::{ConnectionInfo, HeadEdits, RequestHead};
 use super::live::{Live, Shared};
 use super::stats::Stats;
+use super::trace::Tracer;
 
 /// How often it is said that proxies send no good PROXY headers.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -51,6 +52,7 @@ pub struct Worker {
     complained: Cell<Option<Instant>>,
     http2: RefCell<Option<Http2HandOver>>,
     access_log: OnceCell<AccessLog>,
+    tracer: OnceCell<Tracer>,
 }
 
 impl Worker {
@@ -68,6 +70,7 @@ impl Worker {
             complained: Cell::new(None),
             http2: RefCell::new(None),
             access_log: OnceCell::new(),
+            tracer: OnceCell::new(),
         })
     }
 
@@ -118,14 +121,31 @@ impl Worker {
         }
     }
 
+    /// Says where spans go. Called once, before the first request.
+    pub fn set_tracer(&self, tracer: Option<Tracer>) {
+        if let Some(tracer) = tracer {
+            let _ = self.tracer.set(tracer);
+        }
+    }
+
     /// Whether [`Finished::notes`] are wanted.
     pub fn logs(&self) -> bool {
-        self.access_log.get().is_some()
+        self.access_log.get().is_some() || self.tracer.get().is_some()
+    }
+
+    /// A request begins: if it is to be traced, the backend is told with `edits`, and `notes` remember it.
+    pub fn begin_trace(&self, head: &RequestHead<'_>, edits: &mut HeadEdits, notes: &mut Notes) {
+        if let Some(tracer) = self.tracer.get() {
+            tracer.begin(head, edits, notes);
+        }
     }
 
     /// Counts and logs a request that has ended.
     pub fn finished(&self, finished: &Finished<'_>) {
         self.stats.finished(finished);
+        if let Some(tracer) = self.tracer.get() {
+            tracer.end(finished);
+        }
         if let Some(log) = self.access_log.get() {
             log.add(finished, &self.stats);
         }

@@ -22,12 +22,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
+use super::exposition::Exposition;
+
 /// What the server asks the daemon.
 pub trait Daemon: Send + Sync + 'static {
     /// `Ok` when this node may get traffic, else why not.
     fn ready(&self) -> Result<(), String>;
-    /// All metrics as OpenMetrics text.
-    fn metrics(&self) -> String;
+    /// All metrics in this format.
+    fn metrics(&self, exposition: Exposition) -> Vec<u8>;
     /// Everything that `xdp-ingress status` shows, as JSON.
     fn status(&self) -> String;
     /// Stop or start taking new connections on this node.
@@ -170,8 +172,9 @@ async fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access
             Err(why) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
         },
         (&Method::GET, "/metrics") => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            reply(StatusCode::OK, kind, daemon.metrics())
+            let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            let exposition = Exposition::wanted(accept.unwrap_or_default());
+            reply(StatusCode::OK, exposition.content_type(), daemon.metrics(exposition))
         }
         (&Method::GET, "/status") if control => reply(StatusCode::OK, "application/json", daemon.status()),
         (&Method::GET, "/why") if control => match daemon.why(request.uri().query().unwrap_or_default()) {
@@ -196,8 +199,8 @@ async fn answer(request: &Request<Incoming>, daemon: &dyn Daemon, access: Access
     }
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
@@ -217,8 +220,8 @@ mod tests {
         fn ready(&self) -> Result<(), String> {
             if self.0.load(Ordering::Relaxed) { Err("draining".to_owned()) } else { Ok(()) }
         }
-        fn metrics(&self) -> String {
-            "# EOF\n".to_owned()
+        fn metrics(&self, exposition: Exposition) -> Vec<u8> {
+            if exposition == Exposition::Text { b"# EOF\n".to_vec() } else { b"binary".to_vec() }
         }
         fn status(&self) -> String {
             "{}".to_owned()
@@ -238,9 +241,15 @@ mod tests {
     }
 
     async fn get(address: SocketAddr, request: &str) -> String {
+        get_with(address, request, "accept: */*").await
+    }
+
+    async fn get_with(address: SocketAddr, request: &str, field: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream
-            .write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+            .write_all(
+                format!("{request} HTTP/1.1\r\nhost: x\r\n{field}\r\nconnection: close\r\n\r\n").as_bytes(),
+            )
             .await
             .unwrap();
         let mut answer = String::new();
@@ -271,6 +280,12 @@ mod tests {
         client::request(&path, Method::POST, "/undrain").await.unwrap();
         assert!(get(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "GET /metrics").await.ends_with("# EOF\n"));
+        let accept = format!("accept: {}", Exposition::Protobuf.content_type());
+        let answer = get_with(address, "GET /metrics", &accept).await;
+        assert!(
+            answer.contains(Exposition::Protobuf.content_type()) && answer.ends_with("binary"),
+            "{answer}"
+        );
 
         assert!(get(address, "POST /hand-over").await.starts_with("HTTP/1.1 404"));
         admin.stop().await;

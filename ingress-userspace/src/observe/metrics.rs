@@ -1,48 +1,54 @@
-//! All metrics, as OpenMetrics text, made from a [`Status`] when they are asked for: the data plane keeps plain
-//! counters and knows nothing of metrics. Every name stands in this file; every label is bounded.
+//! All metrics, as OpenMetrics text or in Prometheus' binary format, made from a [`Status`] when they are asked for: the
+//! data plane keeps plain counters and knows nothing of metrics. Every name stands in this file; every label is bounded.
+
+mod native;
+mod out;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
+use super::exposition::Exposition;
 use super::status::{State, Status};
 use crate::l4;
-use crate::l7::stats::{Buckets, LATENCY_BOUNDS};
+use out::{Distribution, Labels, NONE, Out, PREFIX};
 
-/// Renders all metrics.
-pub fn render(status: Status) -> String {
-    let mut registry = Registry::with_prefix("xdp_ingress");
-    registry.register_collector(Box::new(Scrape(status)));
-    let mut text = String::new();
-    // Writing into a String cannot fail; an encoder's own error would be a bug, seen as a cut-off scrape.
-    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
-        tracing::error!(%error, "metrics: encoding failed");
+/// Renders all metrics in the format that was asked for.
+pub fn render(status: Status, exposition: Exposition) -> Vec<u8> {
+    // Writing into memory cannot fail; an encoder's own error would be a bug, seen as a cut-off scrape.
+    let told = |error| tracing::error!(%error, "metrics: encoding failed");
+    match exposition {
+        Exposition::Text => {
+            let mut registry = Registry::with_prefix(PREFIX);
+            registry.register_collector(Box::new(Scrape(status)));
+            let mut out = String::new();
+            text::encode(&mut out, &registry).unwrap_or_else(told);
+            out.into_bytes()
+        }
+        Exposition::Protobuf => {
+            let mut out = Vec::new();
+            all(&mut Out::Protobuf(&mut out), &status).unwrap_or_else(told);
+            out
+        }
     }
-    text
 }
 
 #[derive(Debug)]
 struct Scrape(Status);
 
-type Labels<'a> = [(&'a str, &'a str)];
-
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self(status) = self;
-        let mut out = Out(&mut encoder);
-        daemon(&mut out, status)?;
-        router(&mut out, status)?;
-        if let Some(l4) = &status.l4 {
-            front(&mut out, l4)?;
-        }
-        Ok(())
+        all(&mut Out::Text(&mut encoder), &self.0)
     }
+}
+
+fn all(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
+    daemon(out, status)?;
+    router(out, status)?;
+    status.l4.as_ref().map_or(Ok(()), |l4| front(out, l4))
 }
 
 fn daemon(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
@@ -62,7 +68,12 @@ fn daemon(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
     out.histogram(
         "change_duration_seconds",
         "From when the source heard of a change until it was live, by what had to be translated",
-        snapshot.changes.by_scope().map(|(scope, of)| (("scope", scope), of.times, of.seconds)),
+        snapshot.changes.by_scope().map(|(scope, of)| Distribution {
+            label: ("scope", scope),
+            counts: of.times,
+            fine: None,
+            seconds: of.seconds,
+        }),
     )?;
     let kinds = [
         ("ingress", snapshot.ingresses),
@@ -130,13 +141,23 @@ fn router(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
         "Lines of the access log that were lost because its writer was too slow",
         [(NONE, l7.dropped_log_lines)],
     )?;
+    out.counter("spans_exported", "Spans that the OTLP collector took", [(NONE, l7.exported_spans)])?;
+    out.counter(
+        "spans_dropped",
+        "Spans that were lost because the OTLP collector was away or too slow",
+        [(NONE, l7.dropped_spans)],
+    )?;
     let received =
         l7.requests.iter().map(|count| ([("ingress", count.ingress.as_str())], count.received_bytes));
     out.counter("request_bytes", "Bytes of requests by Ingress, heads included", received)?;
     let sent = l7.requests.iter().map(|count| ([("ingress", count.ingress.as_str())], count.sent_bytes));
     out.counter("response_bytes", "Bytes of answers' bodies by Ingress", sent)?;
-    let durations =
-        l7.requests.iter().map(|of| (("ingress", of.ingress.as_str()), of.latency, of.latency_seconds));
+    let durations = l7.requests.iter().map(|of| Distribution {
+        label: ("ingress", of.ingress.as_str()),
+        counts: of.latency,
+        fine: Some(&of.fine_latency),
+        seconds: of.latency_seconds,
+    });
     out.histogram("request_duration_seconds", "From a request's head to the end of its answer", durations)
 }
 
@@ -238,105 +259,16 @@ fn totals(out: &mut Out<'_, '_>, label: &str, what: &str, rows: &[(String, l4::T
     Ok(())
 }
 
-/// No labels.
-const NONE: &Labels<'static> = &[];
-
-/// Shortens what the encoder wants.
-struct Out<'a, 'e>(&'a mut DescriptorEncoder<'e>);
-
-impl Out<'_, '_> {
-    fn counter<L: AsLabels>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in values {
-            let labels = labels.as_labels();
-            if labels.is_empty() {
-                family.encode_counter::<LabelSet<'_>, u64, u64>(&value, None)?;
-            } else {
-                ConstCounter::new(value).encode(family.encode_family(&LabelSet(labels))?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Classic histograms: of each its label, the counts by `LATENCY_BOUNDS` and the sum in seconds.
-    fn histogram<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = ((&'a str, &'a str), Buckets<u64>, f64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        let bounds = || LATENCY_BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
-        for (label, counts, seconds) in values {
-            let buckets: Vec<(f64, u64)> = bounds().zip(counts).collect();
-            family.encode_family(&LabelSet(&[label]))?.encode_histogram::<LabelSet<'_>>(
-                seconds,
-                counts.iter().sum(),
-                &buckets,
-                None,
-            )?;
-        }
-        Ok(())
-    }
-
-    fn gauge<L: AsLabels>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, f64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            let labels = labels.as_labels();
-            if labels.is_empty() {
-                family.encode_gauge(&value)?;
-            } else {
-                ConstGauge::new(value).encode(family.encode_family(&LabelSet(labels))?)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Arrays and slices of label pairs.
-trait AsLabels {
-    fn as_labels(&self) -> &Labels<'_>;
-}
-
-impl AsLabels for &Labels<'_> {
-    fn as_labels(&self) -> &Labels<'_> {
-        self
-    }
-}
-
-impl<const N: usize> AsLabels for [(&str, &str); N] {
-    fn as_labels(&self) -> &Labels<'_> {
-        self
-    }
-}
-
-#[derive(Debug)]
-struct LabelSet<'a>(&'a Labels<'a>);
-
-impl EncodeLabelSet for LabelSet<'_> {
-    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> fmt::Result {
-        self.0.encode(encoder)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::l7::stats::LATENCY_BOUNDS;
+    use crate::l7::stats::native::NativeBuckets;
+    use crate::observe::protobuf::tests::{Value, delimited};
     use crate::observe::status::{RequestCount, RouterStatus, SnapshotStatus};
 
-    #[test]
-    fn renders_openmetrics() {
-        let text = render(Status {
+    fn status() -> Status {
+        Status {
             version: "1.2.3".to_owned(),
             node: "n".to_owned(),
             source: "kubernetes".to_owned(),
@@ -351,12 +283,18 @@ mod tests {
                     ingress: "a/b\"c".to_owned(),
                     by_class: [0, 5, 0, 1, 0],
                     latency: [4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                    fine_latency: NativeBuckets { zero: 1, positive: vec![(-80, 3), (-79, 1), (30, 1)] },
                     latency_seconds: 12.5,
                     ..RequestCount::default()
                 }],
                 ..RouterStatus::default()
             },
-        });
+        }
+    }
+
+    #[test]
+    fn renders_openmetrics() {
+        let text = String::from_utf8(render(status(), Exposition::Text)).unwrap();
         for line in [
             "xdp_ingress_build_info{version=\"1.2.3\"} 1.0",
             "xdp_ingress_ready 1.0",
@@ -372,5 +310,40 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
         assert!(!text.contains("3xx"), "zeroes are left out\n{text}");
+    }
+
+    #[test]
+    fn renders_native_histograms_in_prometheus_format() {
+        let bytes = render(status(), Exposition::Protobuf);
+        let families: Vec<_> = delimited(&bytes).iter().map(Value::fields).collect();
+        // The first Metric of a family, without its labels.
+        let metric = |name: &str, value: u64| {
+            let family = families.iter().find(|fields| fields[0].1.text() == name).expect(name);
+            let metric = family.iter().find(|(field, _)| *field == 4).expect("a metric").1.fields();
+            metric.iter().find(|(field, _)| *field == value).expect("its value").1.fields()
+        };
+        assert_eq!(metric("xdp_ingress_requests_total", 3), [(1, Value::Fixed64(5.0_f64.to_bits()))]);
+        assert_eq!(metric("xdp_ingress_ready", 2), [(1, Value::Fixed64(1.0_f64.to_bits()))]);
+
+        let histogram = metric("xdp_ingress_request_duration_seconds", 7);
+        assert_eq!(histogram[0], (1, Value::Varint(6)));
+        assert_eq!(histogram[1], (2, Value::Fixed64(12.5_f64.to_bits())));
+        let buckets = histogram.iter().filter(|(field, _)| *field == 3).count();
+        assert_eq!(buckets, LATENCY_BOUNDS.len() + 1, "the classic ones are there, too");
+        let native: Vec<_> = histogram.iter().filter(|(field, _)| *field > 3).cloned().collect();
+        // Signed numbers are zigzag: 3 is 6, -80 is 159, 108 is 216 (two bytes), -2 is 3.
+        assert_eq!(
+            native,
+            [
+                (5, Value::Varint(6)),
+                (6, Value::Fixed64(0.000_030_517_578_125_f64.to_bits())),
+                (7, Value::Varint(1)),
+                (12, Value::Bytes(vec![8, 159, 1, 16, 2])),
+                (12, Value::Bytes(vec![8, 216, 1, 16, 1])),
+                (13, Value::Bytes(vec![6, 3, 0])),
+            ]
+        );
+        let changes = metric("xdp_ingress_change_duration_seconds", 7);
+        assert!(changes.iter().all(|(field, _)| *field <= 3), "only requests are counted in fine buckets");
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
 use crate::l7::stats::Buckets;
+use crate::l7::stats::native::NativeBuckets;
 use crate::{l7, model};
 
 /// The daemon at one moment.
@@ -116,6 +117,12 @@ pub struct RouterStatus {
     /// Lines of the access log that were lost because its writer was too slow.
     #[serde(default)]
     pub dropped_log_lines: u64,
+    /// Spans that the collector took.
+    #[serde(default)]
+    pub exported_spans: u64,
+    /// Spans that were lost: the collector was away or too slow.
+    #[serde(default)]
+    pub dropped_spans: u64,
     /// Answered requests by Ingress (`namespace/name`; empty: none) and class of status.
     pub requests: Vec<RequestCount>,
 }
@@ -130,6 +137,9 @@ pub struct RequestCount {
     /// By latency, one for each of `l7::stats::LATENCY_BOUNDS` (not cumulative) and one for the rest.
     #[serde(default)]
     pub latency: Buckets<u64>,
+    /// The same in finer buckets; for `/metrics` only.
+    #[serde(skip)]
+    pub fine_latency: NativeBuckets,
     /// The sum of the latencies, in seconds.
     #[serde(default)]
     pub latency_seconds: f64,
@@ -163,6 +173,7 @@ impl From<l7::Report> for RouterStatus {
             ingress: names.get(&slot).map(|i| format!("{}/{}", i.namespace, i.name)).unwrap_or_default(),
             by_class: totals.by_class,
             latency: totals.latency,
+            fine_latency: totals.fine,
             latency_seconds: totals.latency_micros as f64 / 1e6,
             received_bytes: totals.received,
             sent_bytes: totals.sent,
@@ -178,6 +189,8 @@ impl From<l7::Report> for RouterStatus {
             failed_upstream_requests: totals.upstream_failed,
             retried_requests: totals.retried,
             dropped_log_lines: totals.log_dropped,
+            exported_spans: totals.spans_exported,
+            dropped_spans: totals.spans_dropped,
             requests: requests.collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! Go, for the Kubernetes binaries. Since 1.21 any Go fetches the toolchain that `go.mod` names by itself. An older
+//! Go, for the programs of `go_programs`. Since 1.21 any Go fetches the toolchain that `go.mod` names by itself. An older
 //! one (Debian 12 has 1.19) is told to fetch it as what it is, a module; it then lies in `target/xtask/go`. Missing
 //! altogether: Debian's `golang-go`.
 
@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use ingress_tests::paths;
 
-use super::{Prerequisite, State, debian, kubernetes};
+use super::{Prerequisite, State, debian, go_programs};
 use crate::{process, report::Step};
 
 /// The first Go that fetches newer toolchains by itself (`GOTOOLCHAIN`).
@@ -33,7 +33,7 @@ impl Prerequisite for Go {
         if version < SELF_UPDATING {
             return Ok(State::Missing(format!("{found} cannot fetch the toolchain that go.mod names")));
         }
-        let wanted = kubernetes::go_directive()?;
+        let wanted = go_programs::go_directive()?;
         let newer =
             if Some(version) >= self::version(&wanted) { "" } else { ", which fetches the one wanted" };
         Ok(State::Ready(format!("{found} at {}{newer} (go.mod wants {wanted})", program.display())))
@@ -45,7 +45,7 @@ impl Prerequisite for Go {
         }
         let found = program().context("Debian's golang-go brought no `go`")?;
         if version_of(&found)?.1 < SELF_UPDATING {
-            fetch_toolchain(&found, &kubernetes::go_directive()?)?;
+            fetch_toolchain(&found, &go_programs::go_directive()?)?;
         }
         Ok(())
     }

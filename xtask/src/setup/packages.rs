@@ -40,6 +40,10 @@ pub(super) const LAB: Packages = Packages {
     ],
 };
 
+/// Scrapes the daemon's metrics.
+pub(super) const SCENARIOS: Packages =
+    Packages { purpose: "scenarios", packages: &[package("prometheus", "prometheus")] };
+
 /// What runs containers on the nodes of the real cluster, and sets clocks.
 pub(super) const CLUSTER: Packages = Packages {
     purpose: "cluster",

@@ -17,6 +17,7 @@ use crate::l7::tls::tickets::Seed;
 use crate::model::Problem;
 use crate::observe::admin;
 use crate::observe::changes::Changes;
+use crate::observe::exposition::Exposition;
 use crate::observe::status::{ProblemStatus, SnapshotStatus, State, Status};
 
 /// All handles of the running daemon.
@@ -266,8 +267,8 @@ impl admin::Daemon for Daemon {
         }
     }
 
-    fn metrics(&self) -> String {
-        crate::observe::metrics::render(self.picture())
+    fn metrics(&self, exposition: Exposition) -> Vec<u8> {
+        crate::observe::metrics::render(self.picture(), exposition)
     }
 
     fn status(&self) -> String {

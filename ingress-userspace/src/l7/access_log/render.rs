@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
+use super::super::trace::push_hex;
 use super::{Finished, Note};
 
 /// The time of day as text; rendered anew once a second.
@@ -141,6 +142,10 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &Clock, node: &str, finished: &Fini
         ("upstream_name", Note::Upstream),
     ] {
         text(out, name, finished.notes.get(note));
+    }
+    if let Some(trace) = finished.notes.get(Note::Trace).first_chunk::<16>() {
+        key(out, "trace_id");
+        quoted(out, |out| push_hex(out, trace));
     }
     for (name, value) in [
         ("status", u64::from(finished.status)),

@@ -36,7 +36,7 @@ fn pieces_agree<E: Copy + Debug + PartialEq>(
 }
 
 /// A client's bytes. The same in pieces as in one; and what goes on to the backend is one request with the same framing,
-/// one `Host` and no `Connection` but for an upgrade.
+/// one `Host` and no `Connection` but for an upgrade. What filters want changed is changed, and nothing else.
 pub fn request(data: &[u8]) {
     let Some((at, data)) = cut(data) else { return };
     let limits = HeadLimits::default();
@@ -60,15 +60,41 @@ pub fn request(data: &[u8]) {
         headers: &ParsedHeaders { buffer: data, request: &parsed },
         connection: &connection,
     };
+    if head.authority.is_empty() {
+        return; // HTTP/1.0 without `Host`: what we send on has an empty one.
+    }
+    forwarded(data, &parsed, &head, &HeadEdits::default());
+    let mut edits = HeadEdits::default();
+    edits.edit().remove.push("cookie".into());
+    edits.edit().set.push(("traceparent".into(), b"ours".to_vec()));
+    edits.edit().host = Some("other.test".to_owned());
+    edits.edit().path = Some("/new".to_owned());
+    let (out, sent) = forwarded(data, &parsed, &head, &edits);
+    let text = String::from_utf8_lossy(&out);
+    let values = |name: &str| {
+        let named =
+            sent.fields.iter().filter(|field| field.name.of(&out).eq_ignore_ascii_case(name.as_bytes()));
+        named.map(|field| field.value.of(&out)).collect::<Vec<_>>()
+    };
+    assert_eq!((values("cookie"), values("traceparent")), (vec![], vec![&b"ours"[..]]), "{text:?}");
+    assert_eq!(values("host"), [b"other.test"], "{text:?}");
+    let path = sent.path_and_query.of(&out);
+    assert_eq!(path.split(|byte| *byte == b'?').next(), Some(&b"/new"[..]), "{text:?}");
+}
+
+/// What goes on to the backend, read again.
+fn forwarded(
+    data: &[u8],
+    parsed: &ParsedRequest,
+    head: &RequestHead<'_>,
+    edits: &HeadEdits,
+) -> (Vec<u8>, ParsedRequest) {
     let mut out = Vec::new();
-    write::request(&mut out, data, &parsed, &head, HeadEdits::default().get(), &[b'0'; 32]);
+    write::request(&mut out, data, parsed, head, edits.get(), &[b'0'; 32]);
     // What we add may be more than a client may send.
     let limits = HeadLimits { bytes: usize::MAX, line: usize::MAX, fields: usize::MAX };
     let mut sent = ParsedRequest::default();
     let text = String::from_utf8_lossy(&out);
-    if head.authority.is_empty() {
-        return; // HTTP/1.0 without `Host`: what we send on has an empty one.
-    }
     assert_eq!(sent.parse(&out, &limits), Ok(Progress::Complete), "{text:?}");
     assert_eq!(sent.length, out.len(), "{text:?}");
     let same = sent.framing == parsed.framing
@@ -81,6 +107,7 @@ pub fn request(data: &[u8]) {
     assert_eq!(count(FieldKind::Host), 1, "{text:?}");
     assert_eq!(count(FieldKind::Connection), usize::from(parsed.upgrade.is_some()), "{text:?}");
     assert_eq!(sent.upgrade.is_some(), parsed.upgrade.is_some(), "{text:?}");
+    (out, sent)
 }
 
 /// A backend's bytes: the same in pieces as in one; what goes on to the client ends where the original does.

@@ -12,7 +12,7 @@ use super::super::access_log::{Finished, Note, Notes};
 use super::super::answer::Answer;
 use super::super::decide::{Decision, decide};
 use super::super::forwarded::SentId;
-use super::super::head::{ConnectionInfo, RequestHead, normalise_path, parse_authority};
+use super::super::head::{ConnectionInfo, HeadEdits, RequestHead, normalise_path, parse_authority};
 use super::super::origin::Origin;
 use super::super::proxy_protocol;
 use super::super::stats::IngressSlot;
@@ -216,6 +216,7 @@ impl Core {
                 if self.worker.logs() {
                     note(&mut self.notes, bytes, parsed, &head);
                 }
+                self.worker.begin_trace(&head, &mut HeadEdits::default(), &mut self.notes);
                 self.answered(id, &answer, ingress, (parsed.length + taken) as u64, Some(head.origin.client));
                 self.reply(
                     id,
@@ -223,8 +224,9 @@ impl Core {
                     Reply { head_only: is_head, ingress, close, linger: false, rest: upload },
                 )
             }
-            Decision::Forward { route, backend, edits, choice, hsts } => {
+            Decision::Forward { route, backend, mut edits, choice, hsts } => {
                 let mut exchange = self.new_exchange();
+                self.worker.begin_trace(&head, &mut edits, &mut exchange.account.notes);
                 let request_id = SentId::of(&head, || self.worker.request_id());
                 write::request(
                     &mut exchange.request,

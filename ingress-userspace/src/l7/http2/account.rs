@@ -11,7 +11,7 @@ use http::request::Parts;
 
 use super::body::Progress;
 use crate::l7::access_log::{Finished, Note, Notes, UpstreamPart, status_or_gone};
-use crate::l7::head::{ConnectionInfo, RequestHead};
+use crate::l7::head::{ConnectionInfo, HeadEdits, RequestHead};
 use crate::l7::router::RouteEntry;
 use crate::l7::stats::IngressSlot;
 use crate::l7::worker::Worker;
@@ -84,6 +84,11 @@ impl Account {
         if self.worker.logs() {
             self.notes.set(Note::Host, &[head.host.as_bytes()]);
         }
+    }
+
+    /// It begins: a traced one's backend is told with `edits`.
+    pub(super) fn begin_trace(&mut self, head: &RequestHead<'_>, edits: &mut HeadEdits) {
+        self.worker.begin_trace(head, edits, &mut self.notes);
     }
 
     /// Where it goes.

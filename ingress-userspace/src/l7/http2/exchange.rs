@@ -26,7 +26,7 @@ use crate::l7::balance::{Choice, ClusterState, InFlight, NoEndpoint};
 use crate::l7::decide::{Decision, decide};
 use crate::l7::filter::hsts;
 use crate::l7::forwarded::SentId;
-use crate::l7::head::ConnectionInfo;
+use crate::l7::head::{ConnectionInfo, HeadEdits};
 use crate::l7::http1::request::Framing;
 use crate::l7::retry::{self, Attempt, Cause};
 use crate::l7::timeouts;
@@ -116,9 +116,11 @@ fn plan(
     match decide(&live, &head) {
         Decision::Answer { answer, ingress } => {
             account.ingress = ingress;
+            account.begin_trace(&head, &mut HeadEdits::default());
             Err(answer)
         }
-        Decision::Forward { route, backend, edits, choice, hsts } => {
+        Decision::Forward { route, backend, mut edits, choice, hsts } => {
+            account.begin_trace(&head, &mut edits);
             let id = SentId::of(&head, || http2.worker.request_id());
             let id = id.as_bytes();
             account.note_route(route, id);

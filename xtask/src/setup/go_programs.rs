@@ -1,6 +1,6 @@
-//! etcd, Kubernetes' own programs and helm for the cluster level, built from Go modules: nothing has to be downloaded
-//! but sources, and their checksums are in `xtask/kubernetes/go.sum` and `xtask/helm/go.sum`. One build cache for all of
-//! them; a minute or two each the first time, eight for kube-apiserver.
+//! Programs built from Go modules: etcd, Kubernetes' own and helm for the cluster level, h2spec for the lab. Nothing has to
+//! be downloaded but sources, and their checksums are in `xtask/*/go.sum`. One build cache for all of them; a minute or two
+//! each the first time, eight for kube-apiserver, seconds for h2spec.
 
 use std::{fs, path::PathBuf};
 
@@ -18,46 +18,66 @@ struct Binary {
     package: &'static str,
 }
 
-const fn kubernetes(name: &'static str, package: &'static str) -> Binary {
-    Binary { name, module: KUBERNETES, package }
+/// A set of them for one purpose.
+pub(super) struct Programs {
+    name: &'static str,
+    binaries: &'static [Binary],
 }
 
-const KUBERNETES: &str = "kubernetes";
+const fn kubernetes(name: &'static str, package: &'static str) -> Binary {
+    Binary { name, module: MAIN, package }
+}
 
-const BINARIES: [Binary; 8] = [
-    // Go names the program after the package's last element that isn't a version: `server`.
-    kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
-    kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-    kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-    kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
-    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
-    kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-    Binary { name: "helm", module: "helm", package: "helm.sh/helm/v4/cmd/helm" },
-];
+/// The module of Kubernetes itself.
+const MAIN: &str = "kubernetes";
 
-pub(super) struct Kubernetes;
+/// For the real cluster.
+pub(super) const KUBERNETES: Programs = Programs {
+    name: "Kubernetes binaries",
+    binaries: &[
+        // Go names the program after the package's last element that isn't a version: `server`.
+        kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
+        kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+        kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+        kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+        kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+        kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+        Binary { name: "helm", module: "helm", package: "helm.sh/helm/v4/cmd/helm" },
+    ],
+};
 
-impl Prerequisite for Kubernetes {
+/// Asks an HTTP/2 server about each requirement of the standard.
+pub(super) const H2SPEC: Programs = Programs {
+    name: "h2spec",
+    binaries: &[Binary {
+        name: "h2spec",
+        module: "h2spec",
+        package: "github.com/summerwind/h2spec/cmd/h2spec",
+    }],
+};
+
+impl Prerequisite for Programs {
     fn name(&self) -> String {
-        "Kubernetes binaries".into()
+        self.name.into()
     }
 
     fn state(&self) -> Result<State> {
-        let lacking = lacking();
+        let lacking = self.lacking();
         if lacking.is_empty() {
-            let version = kubernetes_version(&go_mod(KUBERNETES)?)?;
-            return Ok(State::Ready(format!("{version} in {}", paths::kubernetes_bin().display())));
+            let module = self.binaries[0].module;
+            let version = main_requirement(&go_mod(module)?)?;
+            return Ok(State::Ready(format!("{version} in {}", paths::go_bin().display())));
         }
         let names: Vec<_> = lacking.iter().map(|binary| binary.name).collect();
         Ok(State::Missing(format!("{} not built", names.join(", "))))
     }
 
     fn install(&self) -> Result<()> {
-        let version = kubernetes_version(&go_mod(KUBERNETES)?)?;
-        let bin = paths::kubernetes_bin();
+        let version = kubernetes_version(&go_mod(MAIN)?)?;
+        let bin = paths::go_bin();
         fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
-        for binary in lacking() {
+        for binary in self.lacking() {
             let mut build = go::command();
             build
                 .current_dir(module_dir(binary.module))
@@ -70,23 +90,25 @@ impl Prerequisite for Kubernetes {
                 .arg(binary.package);
             process::logged(&format!("go build {}", binary.package), binary.name, &mut build)?;
         }
-        for module in BINARIES.map(|binary| binary.module) {
-            fs::write(stamp(module), stamp_text(&go_mod(module)?))?;
+        for binary in self.binaries {
+            fs::write(stamp(binary.module), stamp_text(&go_mod(binary.module)?))?;
         }
         Ok(())
     }
 }
 
-/// The Go version that `go.mod` wants.
-pub(super) fn go_directive() -> Result<String> {
-    directive(&go_mod(KUBERNETES)?, "go").context("xtask/kubernetes/go.mod has no `go` line")
+impl Programs {
+    /// Binaries of another `go.mod` count as missing, all of that module.
+    fn lacking(&self) -> Vec<&'static Binary> {
+        let bin = paths::go_bin();
+        let is_there = |binary: &Binary| is_fresh(binary.module) && bin.join(binary.name).is_file();
+        self.binaries.iter().filter(|binary| !is_there(binary)).collect()
+    }
 }
 
-/// Binaries of another `go.mod` count as missing, all of that module.
-fn lacking() -> Vec<&'static Binary> {
-    let bin = paths::kubernetes_bin();
-    let is_there = |binary: &Binary| is_fresh(binary.module) && bin.join(binary.name).is_file();
-    BINARIES.iter().filter(|binary| !is_there(binary)).collect()
+/// The Go version that `go.mod` wants.
+pub(super) fn go_directive() -> Result<String> {
+    directive(&go_mod(MAIN)?, "go").context("xtask/kubernetes/go.mod has no `go` line")
 }
 
 fn is_fresh(module: &str) -> bool {
@@ -104,8 +126,8 @@ fn go_mod(module: &str) -> Result<String> {
 }
 
 fn stamp(module: &str) -> PathBuf {
-    let name = if module == KUBERNETES { "built-from".to_owned() } else { format!("built-from-{module}") };
-    paths::xtask_dir().join(KUBERNETES).join(name)
+    let name = if module == MAIN { "built-from".to_owned() } else { format!("built-from-{module}") };
+    paths::xtask_dir().join(MAIN).join(name)
 }
 
 /// The versions that decide: enough to notice that somebody moved one.
@@ -113,6 +135,11 @@ fn stamp_text(go_mod: &str) -> String {
     let direct =
         |line: &&str| line.trim_start().starts_with("require ") || line.contains("k8s.io/kubernetes ");
     go_mod.lines().filter(direct).collect::<Vec<_>>().join("\n")
+}
+
+/// The first module that a `go.mod` requires, with its version: what it is there for.
+fn main_requirement(go_mod: &str) -> Result<String> {
+    directive(go_mod, "require").context("a go.mod under xtask/ requires nothing")
 }
 
 fn kubernetes_version(go_mod: &str) -> Result<String> {
@@ -131,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_staging_module_is_replaced_by_the_release_of_kubernetes_itself() {
-        let go_mod = go_mod(KUBERNETES).expect("the module is checked in");
+        let go_mod = go_mod(MAIN).expect("the module is checked in");
         let version = kubernetes_version(&go_mod).expect("a version");
         let staging = version.replacen("v1.", "v0.", 1);
         let replaced: Vec<_> = go_mod
@@ -145,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_binary_is_imported_so_that_go_mod_tidy_keeps_it() {
-        for binary in &BINARIES {
+        for binary in KUBERNETES.binaries.iter().chain(H2SPEC.binaries) {
             let tools = fs::read_to_string(module_dir(binary.module).join("tools.go")).expect("tools.go");
             assert!(tools.contains(&format!("\"{}\"", binary.package)), "{}", binary.package);
         }
