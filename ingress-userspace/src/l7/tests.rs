@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod proxies;
 mod tls;
+mod tracing;
 mod upstreams;
 
 use std::collections::BTreeMap;
