@@ -83,9 +83,9 @@ fn place(micros: u64) -> usize {
     let bits = seconds.to_bits();
     let exponent = (bits >> 52) as i32 - 1022;
     let fraction = f64::from_bits(bits & ((1 << 52) - 1) | 1022 << 52);
-    let within = BOUNDS.partition_point(|bound| *bound < fraction) as i32;
-    let index = (exponent - 1) * PER_DOUBLING + within;
-    usize::try_from(index - first() + 1).unwrap_or_default().min(PLACES - 1)
+    let within = BOUNDS.partition_point(|bound| *bound < fraction);
+    let before = (exponent - 1 - SHORTEST) * PER_DOUBLING;
+    (usize::try_from(before).unwrap_or_default() + within).min(PLACES - 1)
 }
 
 #[cfg(test)]
@@ -94,9 +94,14 @@ mod tests {
 
     use super::*;
 
+    /// The index of the bucket at a place.
+    fn index(place: usize) -> i32 {
+        i32::try_from(place).unwrap() + first() - 1
+    }
+
     /// The range of a place, in seconds, from the definition.
     fn range(place: usize) -> (f64, f64) {
-        let bound = |place: usize| ((first() + place as i32 - 1) as f64 / f64::from(PER_DOUBLING)).exp2();
+        let bound = |place: usize| (f64::from(index(place)) / f64::from(PER_DOUBLING)).exp2();
         match place {
             0 => (-1.0, ZERO_THRESHOLD),
             _ => (bound(place - 1), bound(place)),
@@ -108,7 +113,7 @@ mod tests {
         // 1 s = 2^0 is the upper bound of bucket 0, 2 s of bucket 8.
         for (micros, index) in [(1_000_000, 0), (1_000_001, 1), (2_000_000, 8), (2_000_001, 9), (500_000, -8)]
         {
-            assert_eq!(place(micros) as i32 + first() - 1, index, "{micros}");
+            assert_eq!(self::index(place(micros)), index, "{micros}");
         }
         assert_eq!((place(0), place(30), place(31)), (0, 0, 1));
         assert_eq!(

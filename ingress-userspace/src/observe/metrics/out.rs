@@ -1,5 +1,5 @@
 //! Where metrics are written to: prometheus-client's encoder of text, or messages `io.prometheus.client.MetricFamily`
-//! (client_model's metrics.proto, whose field numbers stand here). The rest of `metrics` sees no difference.
+//! (`client_model`'s metrics.proto, whose field numbers stand here). The rest of `metrics` sees no difference.
 
 use std::fmt;
 
@@ -62,7 +62,7 @@ impl Out<'_, '_> {
                     match labels.as_labels() {
                         [] => family.encode_counter::<LabelSet<'_>, u64, u64>(&value, None)?,
                         labels => {
-                            ConstCounter::new(value).encode(family.encode_family(&LabelSet(labels))?)?
+                            ConstCounter::new(value).encode(family.encode_family(&LabelSet(labels))?)?;
                         }
                     }
                 }
@@ -92,7 +92,9 @@ impl Out<'_, '_> {
                 for (labels, value) in values {
                     match labels.as_labels() {
                         [] => family.encode_gauge(&value)?,
-                        labels => ConstGauge::new(value).encode(family.encode_family(&LabelSet(labels))?)?,
+                        labels => {
+                            ConstGauge::new(value).encode(family.encode_family(&LabelSet(labels))?)?;
+                        }
                     }
                 }
             }
