@@ -7,5 +7,4 @@ pub mod exposition;
 pub mod metrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
-pub mod protobuf;
 pub mod status;

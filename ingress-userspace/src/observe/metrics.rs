@@ -1,6 +1,7 @@
 //! All metrics, as OpenMetrics text or in Prometheus' binary format, made from a [`Status`] when they are asked for: the
 //! data plane keeps plain counters and knows nothing of metrics. Every name stands in this file; every label is bounded.
 
+mod model;
 mod native;
 mod out;
 
@@ -261,10 +262,13 @@ fn totals(out: &mut Out<'_, '_>, label: &str, what: &str, rows: &[(String, l4::T
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use prost::Message as _;
+
     use super::*;
     use crate::l7::stats::LATENCY_BOUNDS;
     use crate::l7::stats::native::NativeBuckets;
-    use crate::observe::protobuf::tests::{Value, delimited};
     use crate::observe::status::{RequestCount, RouterStatus, SnapshotStatus};
 
     fn status() -> Status {
@@ -315,35 +319,29 @@ mod tests {
     #[test]
     fn renders_native_histograms_in_prometheus_format() {
         let bytes = render(status(), Exposition::Protobuf);
-        let families: Vec<_> = delimited(&bytes).iter().map(Value::fields).collect();
-        // The first Metric of a family, without its labels.
-        let metric = |name: &str, value: u64| {
-            let family = families.iter().find(|fields| fields[0].1.text() == name).expect(name);
-            let metric = family.iter().find(|(field, _)| *field == 4).expect("a metric").1.fields();
-            metric.iter().find(|(field, _)| *field == value).expect("its value").1.fields()
-        };
-        assert_eq!(metric("xdp_ingress_requests_total", 3), [(1, Value::Fixed64(5.0_f64.to_bits()))]);
-        assert_eq!(metric("xdp_ingress_ready", 2), [(1, Value::Fixed64(1.0_f64.to_bits()))]);
+        let mut rest = bytes.as_slice();
+        let mut first = BTreeMap::new();
+        while !rest.is_empty() {
+            let family = model::MetricFamily::decode_length_delimited(&mut rest).unwrap();
+            first.extend(family.metrics.into_iter().next().map(|metric| (family.name, metric)));
+        }
+        let value = |value| Some(model::Number { value });
+        assert_eq!(first["xdp_ingress_requests_total"].counter, value(5.0));
+        assert_eq!(first["xdp_ingress_ready"].gauge, value(1.0));
 
-        let histogram = metric("xdp_ingress_request_duration_seconds", 7);
-        assert_eq!(histogram[0], (1, Value::Varint(6)));
-        assert_eq!(histogram[1], (2, Value::Fixed64(12.5_f64.to_bits())));
-        let buckets = histogram.iter().filter(|(field, _)| *field == 3).count();
-        assert_eq!(buckets, LATENCY_BOUNDS.len() + 1, "the classic ones are there, too");
-        let native: Vec<_> = histogram.iter().filter(|(field, _)| *field > 3).cloned().collect();
+        let histogram = first["xdp_ingress_request_duration_seconds"].histogram.as_ref().unwrap();
+        assert_eq!((histogram.count, histogram.sum.to_bits()), (6, 12.5_f64.to_bits()));
+        assert_eq!(histogram.buckets.len(), LATENCY_BOUNDS.len() + 1, "the classic ones are there, too");
+        let native = model::Histogram { count: 0, sum: 0.0, buckets: Vec::new(), ..histogram.clone() };
+        let zero_threshold = 0.000_030_517_578_125_f64.to_le_bytes();
+        let mut wanted = vec![5 << 3, 6, 6 << 3 | 1];
+        wanted.extend(zero_threshold);
         // Signed numbers are zigzag: 3 is 6, -80 is 159, 108 is 216 (two bytes), -2 is 3.
-        assert_eq!(
-            native,
-            [
-                (5, Value::Varint(6)),
-                (6, Value::Fixed64(0.000_030_517_578_125_f64.to_bits())),
-                (7, Value::Varint(1)),
-                (12, Value::Bytes(vec![8, 159, 1, 16, 2])),
-                (12, Value::Bytes(vec![8, 216, 1, 16, 1])),
-                (13, Value::Bytes(vec![6, 3, 0])),
-            ]
-        );
-        let changes = metric("xdp_ingress_change_duration_seconds", 7);
-        assert!(changes.iter().all(|(field, _)| *field <= 3), "only requests are counted in fine buckets");
+        wanted.extend([7 << 3, 1, 12 << 3 | 2, 5, 8, 159, 1, 16, 2]);
+        wanted.extend([12 << 3 | 2, 5, 8, 216, 1, 16, 1, 13 << 3 | 2, 3, 6, 3, 0]);
+        assert_eq!(native.encode_to_vec(), wanted, "as metrics.proto has it");
+
+        let changes = first["xdp_ingress_change_duration_seconds"].histogram.as_ref().unwrap();
+        assert_eq!(changes.schema, None, "only requests are counted in fine buckets");
     }
 }

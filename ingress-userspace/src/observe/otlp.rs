@@ -2,6 +2,8 @@
 //! thread of its own. Workers never wait for it: their queue is bounded, and a batch that the collector does not take is
 //! dropped and counted. Without TLS: a collector runs on the node or in the cluster.
 
+mod model;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,8 +15,8 @@ use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 
-use super::protobuf::Message;
 use crate::l7::trace::{Span, SpanCounts};
 
 /// Spans that may wait for a slow collector: some MiB.
@@ -76,7 +78,7 @@ pub fn start(
     std::thread::Builder::new().name("otlp".to_owned()).spawn(move || {
         let mut told: Option<Instant> = None;
         while let Some(batch) = next_batch(&spans) {
-            let message = message(&batch, &resource).into_bytes();
+            let message = message(&batch, &resource).encode_to_vec();
             let sent = runtime.block_on(async {
                 let post = tokio::time::timeout(PATIENCE, post(&endpoint, message));
                 post.await.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}")))
@@ -134,32 +136,23 @@ async fn post(endpoint: &Endpoint, message: Vec<u8>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `ExportTraceServiceRequest`; the numbers are those of opentelemetry-proto's trace.proto, resource.proto and
-/// common.proto.
-fn message(spans: &[Span], resource: &Resource) -> Message {
-    let mut attributes = Attributes::default();
-    attributes.text(1, "service.name", "xdp-ingress");
-    attributes.text(1, "service.version", &resource.version);
-    attributes.text(1, "service.instance.id", &resource.node);
-    attributes.text(1, "k8s.node.name", &resource.node);
-    let mut scope = Message::default();
-    scope.bytes(1, "xdp-ingress").bytes(2, &resource.version);
-    let mut scope_spans = Message::default();
-    scope_spans.message(1, &scope);
-    for span in spans {
-        scope_spans.message(2, &encode(span));
-    }
-    let mut resource_spans = Message::default();
-    resource_spans.message(1, &attributes.0).message(2, &scope_spans);
-    let mut request = Message::default();
-    request.message(1, &resource_spans);
-    request
+fn message(spans: &[Span], resource: &Resource) -> model::ExportTraceServiceRequest {
+    let Resource { node, version } = resource;
+    let of_all = [
+        ("service.name", "xdp-ingress"),
+        ("service.version", version),
+        ("service.instance.id", node),
+        ("k8s.node.name", node),
+    ];
+    let resource = model::Resource { attributes: of_all.map(|(key, value)| text(key, value)).into() };
+    let scope = model::InstrumentationScope { name: "xdp-ingress".into(), version: version.clone() };
+    let scope_spans = model::ScopeSpans { scope: Some(scope), spans: spans.iter().map(encode).collect() };
+    let resource_spans = model::ResourceSpans { resource: Some(resource), scope_spans: vec![scope_spans] };
+    model::ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
 }
 
 /// `Span`, with attributes by the semantic conventions of HTTP; what only we know has names of our own.
-fn encode(span: &Span) -> Message {
-    const SERVER: u64 = 2;
-    const ERROR: u64 = 2;
+fn encode(span: &Span) -> model::Span {
     let mut parts = span.line.split(' ');
     let (method, target, protocol) = (
         parts.next().unwrap_or_default(),
@@ -167,18 +160,7 @@ fn encode(span: &Span) -> Message {
         parts.next().unwrap_or_default(),
     );
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let end = nanoseconds(span.end.duration_since(UNIX_EPOCH).unwrap_or_default());
-    let mut out = Attributes::default();
-    out.0.bytes(1, span.trace).bytes(2, span.id);
-    if let Some(parent) = span.parent {
-        out.0.bytes(4, parent);
-    }
-    out.0.bytes(
-        5,
-        if span.ingress.is_empty() { method.to_owned() } else { format!("{method} {}", span.ingress) },
-    );
-    out.0.uint(6, SERVER).fixed64(7, end.saturating_sub(nanoseconds(span.took))).fixed64(8, end);
-    for (key, value) in [
+    let texts = [
         ("http.request.method", method),
         ("url.scheme", if span.tls { "https" } else { "http" }),
         ("url.path", path),
@@ -191,55 +173,48 @@ fn encode(span: &Span) -> Message {
         ("xdp_ingress.ingress", &span.ingress),
         ("xdp_ingress.upstream.name", &span.upstream_name),
         ("xdp_ingress.request_id", &span.request_id),
-    ] {
-        out.text(9, key, value);
-    }
-    out.number(9, "http.response.status_code", span.status.into());
+    ];
+    let is_told = |(_, value): &(&str, &str)| !value.is_empty();
+    let mut attributes: Vec<_> =
+        texts.into_iter().filter(is_told).map(|(key, value)| text(key, value)).collect();
+    attributes.push(integer("http.response.status_code", span.status));
     if let Some(upstream) = &span.upstream {
-        out.text(9, "xdp_ingress.upstream.address", &upstream.endpoint.to_string());
-        out.number(9, "xdp_ingress.upstream.status_code", upstream.status.into());
-        out.seconds(9, "xdp_ingress.upstream.connect_time", upstream.connect);
-        out.seconds(9, "xdp_ingress.upstream.response_time", upstream.response);
-        if let Some(headed) = upstream.header {
-            out.seconds(9, "xdp_ingress.upstream.header_time", headed);
-        }
+        attributes.extend([
+            text("xdp_ingress.upstream.address", &upstream.endpoint.to_string()),
+            integer("xdp_ingress.upstream.status_code", upstream.status),
+            seconds("xdp_ingress.upstream.connect_time", upstream.connect),
+            seconds("xdp_ingress.upstream.response_time", upstream.response),
+        ]);
+        attributes.extend(upstream.header.map(|time| seconds("xdp_ingress.upstream.header_time", time)));
     }
-    if span.status >= 500 {
-        let mut status = Message::default();
-        status.uint(3, ERROR);
-        out.0.message(15, &status);
+    let end = nanoseconds(span.end.duration_since(UNIX_EPOCH).unwrap_or_default());
+    model::Span {
+        trace_id: span.trace.into(),
+        span_id: span.id.into(),
+        parent_span_id: span.parent.map(Vec::from).unwrap_or_default(),
+        name: if span.ingress.is_empty() { method.to_owned() } else { format!("{method} {}", span.ingress) },
+        kind: model::SpanKind::Server.into(),
+        start_time_unix_nano: end.saturating_sub(nanoseconds(span.took)),
+        end_time_unix_nano: end,
+        attributes,
+        status: (span.status >= 500).then(|| model::Status { code: model::StatusCode::Error.into() }),
     }
-    out.0
 }
 
-/// A message that has attributes.
-#[derive(Default)]
-struct Attributes(Message);
+fn text(key: &str, value: &str) -> model::KeyValue {
+    attribute(key, model::Value::Text(value.to_owned()))
+}
 
-impl Attributes {
-    /// Adds one to the message's field `field`, unless it is empty.
-    fn text(&mut self, field: u32, key: &str, value: &str) {
-        if !value.is_empty() {
-            self.add(field, key, |any| any.bytes(1, value));
-        }
-    }
+fn integer(key: &str, value: u16) -> model::KeyValue {
+    attribute(key, model::Value::Integer(value.into()))
+}
 
-    fn number(&mut self, field: u32, key: &str, value: u64) {
-        self.add(field, key, |any| any.uint(3, value));
-    }
+fn seconds(key: &str, value: Duration) -> model::KeyValue {
+    attribute(key, model::Value::Float(value.as_secs_f64()))
+}
 
-    fn seconds(&mut self, field: u32, key: &str, value: Duration) {
-        self.add(field, key, |any| any.double(4, value.as_secs_f64()));
-    }
-
-    /// `KeyValue` with an `AnyValue`.
-    fn add(&mut self, field: u32, key: &str, fill: impl FnOnce(&mut Message) -> &mut Message) {
-        let mut any = Message::default();
-        fill(&mut any);
-        let mut pair = Message::default();
-        pair.bytes(1, key).message(2, &any);
-        self.0.message(field, &pair);
-    }
+fn attribute(key: &str, value: model::Value) -> model::KeyValue {
+    model::KeyValue { key: key.to_owned(), value: Some(model::AnyValue { value: Some(value) }) }
 }
 
 fn nanoseconds(time: Duration) -> u64 {

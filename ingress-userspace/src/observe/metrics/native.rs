@@ -1,6 +1,7 @@
 //! Native histograms as they go over the wire: runs of buckets that follow each other ("spans"), and each count as the
 //! difference to the one before it. Pure; used by the encoder of `metrics`.
 
+use super::model::BucketSpan;
 use crate::l7::stats::native::NativeBuckets;
 
 /// Empty buckets between two runs up to which they are one: a new run costs more than two zeroes.
@@ -9,8 +10,7 @@ const BRIDGED: i32 = 2;
 /// Runs and differences.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sparse {
-    /// Of each run: how many buckets after the end of the one before it (the first: its index), and its length.
-    pub(super) spans: Vec<(i32, u32)>,
+    pub(super) spans: Vec<BucketSpan>,
     /// Of each bucket in a run.
     pub(super) deltas: Vec<i64>,
 }
@@ -22,13 +22,13 @@ impl Sparse {
         for &(index, count) in &buckets.positive {
             let gap = index - next;
             match sparse.spans.last_mut() {
-                Some((_, length)) if gap <= BRIDGED => {
+                Some(span) if gap <= BRIDGED => {
                     for _ in 0..gap {
                         sparse.deltas.push(-std::mem::take(&mut previous));
                     }
-                    *length += gap.unsigned_abs() + 1;
+                    span.length += gap.unsigned_abs() + 1;
                 }
-                _ => sparse.spans.push((gap, 1)),
+                _ => sparse.spans.push(BucketSpan { offset: gap, length: 1 }),
             }
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             sparse.deltas.push(count - previous);
@@ -47,7 +47,7 @@ mod tests {
         let of = |positive: &[(i32, u64)]| {
             let Sparse { spans, deltas } =
                 Sparse::of(&NativeBuckets { zero: 9, positive: positive.to_vec() });
-            (spans, deltas)
+            (spans.iter().map(|span| (span.offset, span.length)).collect::<Vec<_>>(), deltas)
         };
         assert_eq!(of(&[]), (vec![], vec![]));
         assert_eq!(of(&[(-5, 3), (-4, 1)]), (vec![(-5, 2)], vec![3, -2]));

@@ -1,5 +1,5 @@
-//! Where metrics are written to: prometheus-client's encoder of text, or messages `io.prometheus.client.MetricFamily`
-//! (`client_model`'s metrics.proto, whose field numbers stand here). The rest of `metrics` sees no difference.
+//! Where metrics are written to: prometheus-client's encoder of text, or the messages of `model`. The rest of `metrics` sees
+//! no difference.
 
 use std::fmt;
 
@@ -7,11 +7,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prost::Message as _;
 
+use super::model;
 use super::native::Sparse;
 use crate::l7::stats::native::{NativeBuckets, SCHEMA, ZERO_THRESHOLD};
 use crate::l7::stats::{Buckets, LATENCY_BOUNDS};
-use crate::observe::protobuf::Message;
 
 /// What all names begin with.
 pub(super) const PREFIX: &str = "xdp_ingress";
@@ -68,13 +69,11 @@ impl Out<'_, '_> {
                 }
             }
             Self::Protobuf(out) => {
-                let mut family = Family::new(&format!("{name}_total"), help, 0);
-                for (labels, value) in values {
-                    let mut counter = Message::default();
-                    counter.double(1, value as f64);
-                    family.add(labels.as_labels(), 3, &counter);
-                }
-                family.end(out);
+                let metrics = values.into_iter().map(|(labels, value)| model::Metric {
+                    counter: Some(model::Number { value: value as f64 }),
+                    ..labelled(labels.as_labels())
+                });
+                append(out, &format!("{name}_total"), help, model::MetricType::Counter, metrics);
             }
         }
         Ok(())
@@ -99,13 +98,11 @@ impl Out<'_, '_> {
                 }
             }
             Self::Protobuf(out) => {
-                let mut family = Family::new(name, help, 1);
-                for (labels, value) in values {
-                    let mut gauge = Message::default();
-                    gauge.double(1, value);
-                    family.add(labels.as_labels(), 2, &gauge);
-                }
-                family.end(out);
+                let metrics = values.into_iter().map(|(labels, value)| model::Metric {
+                    gauge: Some(model::Number { value }),
+                    ..labelled(labels.as_labels())
+                });
+                append(out, name, help, model::MetricType::Gauge, metrics);
             }
         }
         Ok(())
@@ -132,68 +129,59 @@ impl Out<'_, '_> {
                 }
             }
             Self::Protobuf(out) => {
-                let mut family = Family::new(name, help, 4);
-                for of in values {
-                    family.add(&[of.label], 7, &histogram(&of));
-                }
-                family.end(out);
+                let metrics = values
+                    .into_iter()
+                    .map(|of| model::Metric { histogram: Some(histogram(&of)), ..labelled(&[of.label]) });
+                append(out, name, help, model::MetricType::Histogram, metrics);
             }
         }
         Ok(())
     }
 }
 
-/// A message `Histogram`.
-fn histogram(of: &Distribution<'_>) -> Message {
-    let mut histogram = Message::default();
-    histogram.uint(1, of.counts.iter().sum()).double(2, of.seconds);
-    let mut cumulative = 0;
-    for (bound, count) in of.buckets() {
-        cumulative += count;
-        let mut bucket = Message::default();
-        bucket.uint(1, cumulative).double(2, bound);
-        histogram.message(3, &bucket);
+fn histogram(of: &Distribution<'_>) -> model::Histogram {
+    let mut cumulative_count = 0;
+    let buckets = of.buckets().into_iter().map(|(upper_bound, count)| {
+        cumulative_count += count;
+        model::Bucket { cumulative_count, upper_bound }
+    });
+    let classic = model::Histogram {
+        count: of.counts.iter().sum(),
+        sum: of.seconds,
+        buckets: buckets.collect(),
+        ..model::Histogram::default()
+    };
+    let Some(fine) = of.fine else { return classic };
+    let Sparse { spans, deltas } = Sparse::of(fine);
+    model::Histogram {
+        schema: Some(SCHEMA),
+        zero_threshold: ZERO_THRESHOLD,
+        zero_count: fine.zero,
+        positive_spans: spans,
+        positive_deltas: deltas,
+        ..classic
     }
-    if let Some(fine) = of.fine {
-        let sparse = Sparse::of(fine);
-        // A zero threshold that is not zero marks a native histogram also where nothing was counted yet.
-        histogram.sint(5, SCHEMA.into()).double(6, ZERO_THRESHOLD).uint(7, fine.zero);
-        for (offset, length) in sparse.spans {
-            let mut span = Message::default();
-            span.sint(1, offset.into()).uint(2, length.into());
-            histogram.message(12, &span);
-        }
-        histogram.sints(13, &sparse.deltas);
-    }
-    histogram
 }
 
-/// A message `MetricFamily` in the making.
-struct Family(Message);
+/// A metric without a value.
+fn labelled(labels: &Labels<'_>) -> model::Metric {
+    let pair =
+        |(name, value): &(&str, &str)| model::LabelPair { name: (*name).into(), value: (*value).into() };
+    model::Metric { labels: labels.iter().map(pair).collect(), ..model::Metric::default() }
+}
 
-impl Family {
-    /// `kind` is one of `MetricType`.
-    fn new(name: &str, help: &str, kind: u64) -> Self {
-        let mut family = Message::default();
-        family.bytes(1, format!("{PREFIX}_{name}")).bytes(2, help).uint(3, kind);
-        Self(family)
-    }
-
-    /// Adds a message `Metric` with `value` as its field `field`.
-    fn add(&mut self, labels: &Labels<'_>, field: u32, value: &Message) {
-        let mut metric = Message::default();
-        for (name, value) in labels {
-            let mut pair = Message::default();
-            pair.bytes(1, name).bytes(2, value);
-            metric.message(1, &pair);
-        }
-        metric.message(field, value);
-        self.0.message(4, &metric);
-    }
-
-    fn end(&self, out: &mut Vec<u8>) {
-        self.0.append_delimited(out);
-    }
+/// Appends a family after its length.
+fn append(
+    out: &mut Vec<u8>,
+    name: &str,
+    help: &str,
+    kind: model::MetricType,
+    metrics: impl Iterator<Item = model::Metric>,
+) {
+    let name = format!("{PREFIX}_{name}");
+    let family =
+        model::MetricFamily { name, help: help.into(), kind: kind.into(), metrics: metrics.collect() };
+    out.extend_from_slice(&family.encode_length_delimited_to_vec());
 }
 
 /// Arrays and slices of label pairs.

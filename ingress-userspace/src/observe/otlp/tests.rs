@@ -9,7 +9,6 @@ use super::*;
 use crate::l7::trace::TraceConfig;
 use crate::l7::{Config, L7};
 use crate::model::Snapshot;
-use crate::observe::protobuf::tests::{Value, fields};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -73,15 +72,15 @@ fn ask(address: SocketAddr, context: &str) -> String {
     answer
 }
 
-/// The attributes of a message, texts only; `field` is where it has them.
-fn attributes(message: &Value, field: u64) -> BTreeMap<String, String> {
-    let pairs = message.fields().into_iter().filter(|(number, _)| *number == field);
-    let pairs = pairs.filter_map(|(_, pair)| {
-        let pair = pair.fields();
-        let value = pair[1].1.fields();
-        (value[0].0 == 1).then(|| (pair[0].1.text(), value[0].1.text()))
-    });
-    pairs.collect()
+/// Those that are texts.
+fn texts(attributes: &[model::KeyValue]) -> BTreeMap<&str, &str> {
+    let mut texts = BTreeMap::new();
+    for model::KeyValue { key, value } in attributes {
+        if let Some(model::AnyValue { value: Some(model::Value::Text(text)) }) = value {
+            texts.insert(key.as_str(), text.as_str());
+        }
+    }
+    texts
 }
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
@@ -102,34 +101,21 @@ fn a_collector_gets_spans() {
     assert!(head.starts_with("post /otlp/v1/traces http/1.1"), "{head}");
     assert!(head.contains("content-type: application/x-protobuf"), "{head}");
 
-    // One ResourceSpans with the resource and one ScopeSpans, of which the first field is the scope.
-    let request = fields(&body);
-    assert_eq!((request.len(), request[0].0), (1, 1));
-    let resource_spans = request[0].1.fields();
-    let [(1, resource), (2, scope_spans)] = resource_spans.as_slice() else { panic!("{resource_spans:?}") };
-    let of_all = attributes(resource, 1);
-    assert_eq!((&*of_all["service.name"], &*of_all["k8s.node.name"]), ("xdp-ingress", "node-a"));
-    let scope_spans = scope_spans.fields();
-    let [(1, _), (2, span)] = scope_spans.as_slice() else { panic!("{scope_spans:?}") };
-    let span_fields = span.fields();
-    let get = |number: u64| span_fields.iter().find(|(field, _)| *field == number).map(|(_, value)| value);
-    assert_eq!(
-        get(1),
-        Some(&Value::Bytes(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes().into()))
-    );
-    assert_eq!(
-        get(4),
-        Some(&Value::Bytes(0x00f0_67aa_0ba9_02b7_u64.to_be_bytes().into())),
-        "the client's span"
-    );
-    let Some(Value::Bytes(id)) = get(2) else { panic!("no id") };
-    assert_eq!(id.len(), 8);
-    assert_eq!((get(5).map(Value::text).as_deref(), get(6)), (Some("GET"), Some(&Value::Varint(2))));
-    let (Some(Value::Fixed64(start)), Some(Value::Fixed64(end))) = (get(7), get(8)) else {
-        panic!("no times")
+    let request = model::ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+    let [model::ResourceSpans { resource: Some(resource), scope_spans }] = &*request.resource_spans else {
+        panic!("{request:?}")
     };
-    assert!(start <= end && *start > 1_700_000_000_000_000_000, "{start} {end}");
-    let attributes = attributes(span, 9);
+    let of_all = texts(&resource.attributes);
+    assert_eq!((of_all["service.name"], of_all["k8s.node.name"]), ("xdp-ingress", "node-a"));
+    let [model::ScopeSpans { spans, .. }] = &**scope_spans else { panic!("{scope_spans:?}") };
+    let [span] = &**spans else { panic!("{spans:?}") };
+    assert_eq!(span.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes());
+    assert_eq!(span.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes(), "the client's span");
+    assert_eq!(span.span_id.len(), 8);
+    assert_eq!((&*span.name, span.kind), ("GET", 2));
+    let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
+    assert!(start <= end && start > 1_700_000_000_000_000_000, "{start} {end}");
+    let attributes = texts(&span.attributes);
     for (key, value) in [
         ("http.request.method", "GET"),
         ("url.scheme", "http"),
