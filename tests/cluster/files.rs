@@ -65,6 +65,9 @@ localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 oomScoreAdj: 0
 resolvConf: ""
+# Whether somebody answers there is the scenarios' business.
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
 # The disk is the machine's, and how full it is no matter of the test.
 imageGCHighThresholdPercent: 100
 evictionHard: {{memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%", imagefs.inodesFree: "0%"}}

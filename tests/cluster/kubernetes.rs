@@ -54,6 +54,9 @@ impl Kubernetes {
         let cluster = Cluster::start_whole(lab.client(1), lab.dir())?;
         for index in 0..nodes {
             cluster.apply(&node_object(index))?;
+            // Pods use the API, and the API server is a proxy to them.
+            let (range, node) = (topology::pod_ranges(index).0, topology::node(index).0);
+            lab.client(1).ip(&format!("route add {range} via {node}\n"))?;
         }
         let images = [paths::image("xdp-ingress"), paths::image("pod")];
         if let Some(missing) = images.iter().find(|image| !image.is_file()) {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     Cluster, ProxyMode, binary,
@@ -114,14 +115,30 @@ impl KubeNode {
         .map(drop)
     }
 
+    /// The processes in the node's network (its containers with `hostNetwork`, too) that run `program`.
+    pub fn processes_of(&self, program: &str) -> Vec<i32> {
+        let runs_it = |process: &i32| {
+            fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim() == program)
+        };
+        self.host.processes().into_iter().filter(runs_it).collect()
+    }
+
+    /// Ends `processes` at once.
+    pub fn kill(&self, processes: &[i32]) {
+        for process in processes.iter().copied().filter_map(Pid::from_raw) {
+            // Gone already is as good.
+            let _gone = kill_process(process, Signal::KILL);
+        }
+    }
+
     /// The node dies as by a power cut: its link, then every process on it and in its containers.
     pub fn shut_down(&mut self) -> Result<()> {
         self.host.cut_link()?;
-        self.kill();
+        self.end();
         Ok(())
     }
 
-    fn kill(&mut self) {
+    fn end(&mut self) {
         self.processes.clear();
         self.host.kill_all();
         cgroup::remove(&self.cgroup);
@@ -215,7 +232,7 @@ impl Drop for KubeNode {
     fn drop(&mut self) {
         // Kept: the cgroup is somebody else's to remove.
         if !self.cgroup.is_empty() {
-            self.kill();
+            self.end();
         }
     }
 }

@@ -14,12 +14,13 @@ use ingress_tests::lab::{
 };
 use libtest_mimic::Trial;
 
-use super::scenario;
+use super::{outage, scenario};
 use world::{Installed, NAME, PATIENCE, pods_that_answer, with};
 
 mod conformance;
 mod docs;
 mod others;
+mod upstream;
 mod world;
 
 /// Connections that are held while something happens, each with a request a second.
@@ -29,6 +30,8 @@ const HELD_THROUGH_ROLLOUT: usize = 2_000;
 const EVERY_IN_ROLLOUT: Duration = Duration::from_secs(2);
 /// New connections a second.
 const RATE: u32 = 40;
+/// Without the API server.
+const OUTAGE: Duration = Duration::from_secs(10);
 /// The promise is that none of the held connections breaks and no request is lost, and the figures are printed. A whole cluster on
 /// two cores starves its daemons now and then, so what fails a run is more than starving explains: one connection in so many, and
 /// the new ones of a quarter of a second. Through a rollout these may be late only: nothing is refused, reset or cut off.
@@ -42,6 +45,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ];
     trials.extend(others::trials());
     trials.extend(conformance::trials());
+    trials.extend(upstream::trials());
     trials.extend(docs::trials());
     trials.extend([
         scenario("installed::a_rollout_breaks_no_connection_and_loses_no_request", rollout),
@@ -199,22 +203,32 @@ fn without_api_server() -> Result<()> {
     with(|installed| {
         let target = Installed::target("web.example.com", "/");
         let requests = SteadyRequests::start(installed.client(), &target, RATE);
+        let away = outage(OUTAGE);
         installed.kubernetes.cluster_mut().stop_api_server();
-        // Longer than a watch's retries: what follows is the same again.
-        thread::sleep(Duration::from_secs(10));
+        thread::sleep(away / 2);
+        // A kubelet starts what ended without the API server, and the daemon serves what it remembers.
+        let again = installed.end_daemon(0)?;
+        thread::sleep(away.saturating_sub(away / 2 + again));
         let sent = requests.report();
         installed.kubernetes.cluster_mut().start_api_server()?;
         let back = Instant::now();
         installed.kubernetes.apply(&world::ingress("later", "later.example.com", "web", ""))?;
         installed.until(&Installed::target("later.example.com", "/"), |answer| answer.status == 200)?;
         let live = back.elapsed();
+        // What Kubernetes makes of nodes that it did not hear of meanwhile comes some time later.
+        thread::sleep(Duration::from_secs(5));
         installed.kubernetes.kubectl(&["delete", "ingress", "later"])?;
         let report = requests.finish()?;
         println!(
-            "installed: {} of {} requests lost in 10 s without the API server; a change was live {:.1} s after it was back",
+            "installed: {} of {} requests lost in {} s without the API server, in which a daemon that was killed served again \
+             after {:.1} s; a change was live {:.1} s after it was back, {} of {} lost in all",
             sent.lost(),
             sent.sent(),
-            live.as_secs_f64()
+            away.as_secs(),
+            again.as_secs_f64(),
+            live.as_secs_f64(),
+            report.lost(),
+            report.sent(),
         );
         ensure!(report.lost() <= LOST, "lost: {:?}", report.losses());
         Ok(())

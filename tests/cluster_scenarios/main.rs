@@ -2,6 +2,8 @@
 //! kube-apiserver: there is no kubelet, and what it and the controllers would write is applied by `world.rs`. Those in
 //! `installed` have a whole cluster, with our image and chart.
 
+use std::{env, time::Duration};
+
 use anyhow::Result;
 use ingress_tests::lab;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -39,6 +41,13 @@ fn main() -> std::process::ExitCode {
     let conclusion = libtest_mimic::run(&args, trials);
     installed::finish();
     conclusion.exit_code()
+}
+
+/// How long the API server is to be away: `usual`, which is longer than a watch's first retries (what follows is the same
+/// again), or so many seconds as `XDP_INGRESS_TEST_OUTAGE_SECONDS` says.
+fn outage(usual: Duration) -> Duration {
+    let seconds = env::var("XDP_INGRESS_TEST_OUTAGE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(usual, Duration::from_secs)
 }
 
 /// A scenario: fails with its error's whole chain, in one line.

@@ -20,7 +20,7 @@ use ingress_tests::{
 use libtest_mimic::Trial;
 
 use super::{
-    scenario,
+    outage, scenario,
     world::{ACCOUNT, LIVE, World},
 };
 
@@ -44,7 +44,6 @@ spec:
       resourceRules:
         - {verbs: ['*'], apiGroups: ['*'], resources: ['*'], clusterScope: true, namespaces: ['*']}
 ";
-/// Longer than a watch's first retries.
 const OUTAGE: Duration = Duration::from_secs(5);
 /// A connection whose other end is gone is noticed after 25 seconds, and a watch's longest pause is five.
 const NOTICED: Duration = Duration::from_mins(1);
@@ -75,7 +74,8 @@ fn traffic_goes_on() -> Result<()> {
     let target = Target::new(world.vip()?, "app.test.com", "/");
     let requests = SteadyRequests::start(world.client(), &target, 50);
     world.cluster.stop_api_server();
-    thread::sleep(OUTAGE);
+    let away = outage(OUTAGE);
+    thread::sleep(away);
     ensure!(world.lab.nodes().iter().all(Node::is_running), "a daemon ended: {}", world.logs());
     world.cluster.start_api_server()?;
     let back = Instant::now();
@@ -83,9 +83,10 @@ fn traffic_goes_on() -> Result<()> {
     let live = change_endpoints(&mut world, back).context("after the outage")?;
     let report = requests.finish()?;
     println!(
-        "koutage: {} of {} requests lost while the API server was away; a change was live {:.1} s after it was back",
+        "koutage: {} of {} requests lost while the API server was away for {} s; a change was live {:.1} s after it was back",
         report.lost(),
         report.sent(),
+        away.as_secs(),
         live.as_secs_f64()
     );
     ensure!(report.lost() == 0, "lost: {:?}", report.losses());

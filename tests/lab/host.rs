@@ -131,6 +131,11 @@ impl Host {
         netns::sysctl(self.namespace(), values)
     }
 
+    /// Every process on this host.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        netns::pids(self.namespace())
+    }
+
     /// Ends every process on this host.
     pub(crate) fn kill_all(&self) {
         guard::kill_all(self.namespace());

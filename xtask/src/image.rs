@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use ingress_tests::{cluster::POD_IMAGE, paths};
 
-use crate::{build, process, report};
+use crate::{build, process, report, setup};
 
 mod layer;
 mod oci;
@@ -37,6 +37,8 @@ struct Image<'a> {
     name: &'a str,
     /// The program and where it lies in the image.
     program: (&'a Path, &'a str),
+    /// Its arguments where a container says none.
+    arguments: &'a [&'a str],
     /// More files: path in the image → file here.
     more: BTreeMap<String, PathBuf>,
 }
@@ -60,7 +62,32 @@ pub(crate) fn for_tests() -> Result<()> {
     let selection = ["build", "--workspace", "--exclude", "ingress-ebpf", "--bin", "lab-pod"];
     process::streamed(process::cargo().args(selection)).context("the backend does not build")?;
     let pod = paths::target_dir().join("debug/lab-pod");
-    pack(&Image { file: "pod", name: POD_IMAGE, program: (&pod, "usr/bin/lab-pod"), more: BTreeMap::new() })
+    let program = (pod.as_path(), "usr/bin/lab-pod");
+    pack(&Image { file: "pod", name: POD_IMAGE, program, arguments: &[], more: BTreeMap::new() })
+}
+
+/// What the cluster level imports for Kubernetes' own tests.
+pub(crate) fn for_kubernetes_tests() -> Result<()> {
+    agnhost()?;
+    let (name, coredns) = ("xdp-ingress.test/coredns:1", paths::go_bin().join("coredns"));
+    let program = (coredns.as_path(), "usr/bin/coredns");
+    pack(&Image { file: "coredns", name, program, arguments: &[], more: BTreeMap::new() })
+}
+
+/// What Kubernetes' own tests run in their pods: agnhost, and beside it what they call by a shell. Upstream's image takes
+/// the latter from Alpine; here they are this machine's.
+fn agnhost() -> Result<()> {
+    let mut more = BTreeMap::new();
+    for program in [
+        "cat", "curl", "date", "dd", "grep", "head", "ls", "nc", "nslookup", "seq", "sh", "sleep", "ss",
+        "tail", "timeout", "wget",
+    ] {
+        let path = paths::program(program).with_context(|| format!("there is no `{program}` here"))?;
+        let folder = if program == "sh" { "bin" } else { "usr/bin" };
+        more.extend(files((&path, &format!("{folder}/{program}")))?);
+    }
+    let (name, agnhost) = (setup::go_programs::agnhost_image()?, paths::go_bin().join("agnhost"));
+    pack(&Image { file: "agnhost", name: &name, program: (&agnhost, "agnhost"), arguments: &["pause"], more })
 }
 
 fn daemon(binary: &Path) -> Result<()> {
@@ -68,7 +95,8 @@ fn daemon(binary: &Path) -> Result<()> {
     sbom::write(&bill)?;
     let name = format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION"));
     let more = BTreeMap::from([("usr/share/sbom/xdp-ingress.cdx.json".to_owned(), bill)]);
-    pack(&Image { file: "xdp-ingress", name: &name, program: (binary, "usr/bin/xdp-ingress"), more })
+    let program = (binary, "usr/bin/xdp-ingress");
+    pack(&Image { file: "xdp-ingress", name: &name, program, arguments: &[], more })
 }
 
 fn pack(image: &Image) -> Result<()> {
@@ -84,7 +112,8 @@ fn pack(image: &Image) -> Result<()> {
         report::note(&format!("/{path}"));
     }
     let layer = layer::Layer::build(&files)?;
-    let archive = oci::archive(&layer, &format!("/{}", image.program.1), image.name)?;
+    let runs = (&*format!("/{}", image.program.1), image.arguments);
+    let archive = oci::archive(&layer, runs, image.name)?;
     fs::write(&out, &archive.bytes).with_context(|| format!("cannot write {}", out.display()))?;
     report::note(&format!(
         "{} ({} bytes, manifest {})",
@@ -105,8 +134,11 @@ fn without_lines(program: &Path, out: &Path) -> Result<PathBuf> {
 
 /// Path in the image → file on this machine: the program and what it loads.
 fn files((binary, path): (&Path, &str)) -> Result<BTreeMap<String, PathBuf>> {
-    let libraries =
-        process::output(Command::new("ldd").arg(binary)).context("asking for the binary's libraries")?;
+    let libraries = match process::output(Command::new("ldd").arg(binary)) {
+        // So it says of Go's, with an exit status of 1.
+        Err(error) if error.to_string().contains("not a dynamic executable") => String::new(),
+        libraries => libraries.context("asking for the binary's libraries")?,
+    };
     let mut files = BTreeMap::from([(path.to_owned(), binary.to_owned())]);
     for library in libraries_in(&libraries)? {
         let path = PathBuf::from(&library);

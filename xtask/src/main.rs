@@ -46,7 +46,7 @@ enum Verb {
     /// Run the tests: all levels, or one; ends with `N passed, N failed`.
     Test(test::Args),
     /// The scenarios of ingress-controller-conformance on the real cluster; writes docs/conformance.md.
-    Conformance,
+    Conformance(test::ConformanceArgs),
     /// Fuzz parsers, router, translation and steering, each for a bounded time.
     Fuzz(fuzz::Args),
     /// Measure: ns per packet, CPU per request, beside nginx and HAProxy.
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(&args),
         Verb::Cluster(args) => cluster::run(&args),
         Verb::Test(args) => return test::run(&args),
-        Verb::Conformance => return test::conformance(),
+        Verb::Conformance(args) => return test::conformance(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Image(args) => image::run(&args),

@@ -10,7 +10,7 @@ mod bpf_linker;
 mod core_sources;
 mod debian;
 mod go;
-mod go_programs;
+pub(crate) mod go_programs;
 mod packages;
 
 #[derive(clap::Args)]
@@ -48,6 +48,9 @@ pub(crate) const SCENARIOS: [&dyn Prerequisite; 4] =
 /// For the real cluster.
 pub(crate) const CLUSTER: [&dyn Prerequisite; 4] =
     [&packages::LAB, &packages::CLUSTER, &go::Go, &go_programs::KUBERNETES];
+/// For Kubernetes' own tests on that cluster. Not part of `cargo xtask setup`: nothing else needs them, and they take long.
+pub(crate) const KUBERNETES_TESTS: [&dyn Prerequisite; 2] =
+    [&packages::KUBERNETES_TESTS, &go_programs::KUBERNETES_TESTS];
 /// For benches beside nginx and HAProxy.
 pub(crate) const BENCH: [&dyn Prerequisite; 1] = [&packages::BENCH];
 /// For the fuzzers.

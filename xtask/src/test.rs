@@ -59,13 +59,27 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+#[derive(clap::Args)]
+pub(crate) struct ConformanceArgs {
+    /// Kubernetes' own end-to-end tests, too, and agnhost through the VIP; builds them and runs for some ten minutes.
+    #[arg(long)]
+    kubernetes: bool,
+}
+
 /// `cargo xtask conformance`: the scenarios by name, with their table written to the docs. What is written is known to
 /// the test itself, so that `cargo xtask test cluster` notices when it is no longer true.
-pub(crate) fn conformance() -> ExitCode {
+pub(crate) fn conformance(args: &ConformanceArgs) -> ExitCode {
     let mut cluster = Level::Cluster.commands();
     let run = Level::Cluster.set_up().and_then(|()| {
+        if args.kubernetes {
+            setup::ensure(&setup::KUBERNETES_TESTS)?;
+            image::for_kubernetes_tests()?;
+        }
         let mut total = Summary::default();
         for command in &mut cluster {
+            if args.kubernetes {
+                command.env("XDP_INGRESS_AGNHOST_IMAGE", setup::go_programs::agnhost_image()?);
+            }
             command.args(["--", "conformance", "--nocapture"]).env("XDP_INGRESS_UPDATE", "1");
             total += run_binaries(command)?;
         }

@@ -1,8 +1,8 @@
 //! The 25 scenarios of kubernetes-sigs/ingress-controller-conformance (release 1.19 of the Ingress specification) as a
-//! table of our own, against the release on the real cluster through the VIP. The result is `docs/conformance.md`;
-//! `cargo xtask conformance` writes it.
+//! table of our own, against the release on the real cluster through the VIP. The result is the first part of
+//! `docs/conformance.md`; `cargo xtask conformance` writes it. The second part is `upstream.rs`'s.
 
-use std::{env, fmt::Write as _, fs, time::Duration};
+use std::{env, fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ingress_tests::{
@@ -19,6 +19,8 @@ use super::{
 };
 
 const SPACE: &str = "conformance";
+/// The heading above what `upstream.rs` writes.
+const SECOND_PART: &str = "\n## Kubernetes' own tests\n";
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![scenario("conformance::the_25_scenarios_hold", conformance)]
@@ -186,14 +188,33 @@ fn run(installed: &Installed) -> Result<()> {
         writeln!(table, "| {feature} | {shows} | {outcome} |")?;
     }
     println!("conformance: {} of {} scenarios passed", ROWS.len() - failed.len(), ROWS.len());
-    let file = paths::workspace().join("docs/conformance.md");
     if env::var_os("XDP_INGRESS_UPDATE").is_some() {
-        fs::write(&file, &table).with_context(|| format!("writing {}", file.display()))?;
+        write(&table, &parts()?.1)?;
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
-    let found = fs::read_to_string(&file).unwrap_or_default();
-    ensure!(found == table, "docs/conformance.md says something else: run `cargo xtask conformance`");
+    ensure!(parts()?.0 == table, "docs/conformance.md says something else: run `cargo xtask conformance`");
     Ok(())
+}
+
+fn page() -> PathBuf {
+    paths::workspace().join("docs/conformance.md")
+}
+
+/// What is above and below the heading of the page's second part.
+fn parts() -> Result<(String, String)> {
+    let text = fs::read_to_string(page()).with_context(|| format!("reading {}", page().display()))?;
+    let (first, second) = text.split_once(SECOND_PART).unwrap_or((&text, ""));
+    Ok((first.to_owned(), second.to_owned()))
+}
+
+fn write(first: &str, second: &str) -> Result<()> {
+    fs::write(page(), [first, SECOND_PART, second].concat())
+        .with_context(|| format!("writing {}", page().display()))
+}
+
+/// Puts what Kubernetes' own tests said below the table of the scenarios.
+pub(super) fn write_second_part(text: &str) -> Result<()> {
+    write(&parts()?.0, text)
 }
 
 /// Namespace, pods, Services and the Secret; the file of its certificate.
@@ -370,12 +391,6 @@ client outside. `cargo xtask conformance` runs them and writes this page.
 
 Set for the host rules: `nginx.ingress.kubernetes.io/ssl-redirect: \"false\"`, because one host is asked over both
 schemes there; without it a host with TLS is redirected to https, as ingress-nginx does.
-
-Of Kubernetes' own end-to-end tests (`k8s.io/kubernetes/test/e2e/network`, looked through at 1.37) none has an Ingress
-controller take part: `Ingress API`, `IngressClass API`, `IngressClass` and `DefaultIngressClass` ask the API server alone
-what it stores, and those of load balancers are about Services of type LoadBalancer, which this version does not serve. The
-others about Services (ClusterIP, NodePort, session affinity, traffic policies) ask kube-proxy from pods and node addresses, which
-the daemon leaves alone. agnhost is the backend in all of them; without a test of its own it shows nothing here.
 
 | Feature | Scenario | Result |
 |---|---|---|

@@ -1,7 +1,7 @@
-//! The commands in the docs, as a reader types them: every `sh` block of the pages for users is run here against the release
-//! on the real cluster, or says why it cannot be.
+//! The commands in the docs, as a reader types them: every `sh` block of the pages for users, and every command that their
+//! text names, is run here against the release on the real cluster, or says why it cannot be.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use ingress_tests::paths;
@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 
 use super::{
     scenario,
-    world::{Installed, NAME},
+    world::{Installed, NAME, with},
 };
 
 /// The pages whose commands are meant.
@@ -33,6 +33,40 @@ const BLOCKS: [(&str, &str, Runs); 9] = [
     ("docs/troubleshooting.md", "A node is to be taken out", Runs::Here),
     ("deploy/manifests/README.md", "Plain manifests", Runs::Here),
 ];
+/// The commands in the text of all pages, in alphabetical order.
+const IN_TEXT: [(&str, Runs); 21] = [
+    ("kubectl -n xdp-ingress exec POD -- xdp-ingress …", Runs::Here),
+    ("kubectl -n xdp-ingress get lease xdp-ingress -o yaml", Runs::Here),
+    ("kubectl annotate node NAME xdp-ingress.io/weight=3", Runs::Here),
+    ("kubectl auth can-i", Runs::Nowhere("it is the name of a table, which scenarios of their own have")),
+    ("kubectl cordon NODE", Runs::Here),
+    ("kubectl describe addresspool NAME", Runs::Here),
+    ("kubectl drain --ignore-daemonsets", Runs::Here),
+    ("kubectl get addresspools", Runs::Here),
+    ("kubectl get ingress", Runs::Here),
+    ("kubectl get ingressclass", Runs::Here),
+    ("kubectl label node NODE node.kubernetes.io/exclude-from-external-load-balancers-", Runs::Here),
+    ("kubectl label namespace xdp-ingress pod-security.kubernetes.io/enforce=privileged", Runs::Here),
+    ("kubectl uncordon NODE", Runs::Here),
+    ("kubectl wait --for=condition=Ready addresspool/default", Runs::Here),
+    ("xdp-ingress cleanup", Runs::Nowhere("it refuses beside a daemon; scenarios of the lab run it")),
+    ("xdp-ingress drain", Runs::Here),
+    ("xdp-ingress status", Runs::Here),
+    ("xdp-ingress top", Runs::Nowhere("it draws on a terminal until `q`")),
+    ("xdp-ingress top --once", Runs::Here),
+    ("xdp-ingress undrain", Runs::Here),
+    ("xdp-ingress why 198.51.100.7:40000 192.0.2.10:443", Runs::Here),
+];
+/// What the names and addresses in them are here.
+const IN_TEXT_HERE: [(&str, &str); 6] = [
+    ("NODE", "node1"),
+    ("node NAME", "node node1"),
+    ("addresspool NAME", "addresspool default"),
+    // Pods of other scenarios may be about to end.
+    ("kubectl drain", "kubectl drain node1 --force"),
+    ("…", "status"),
+    ("192.0.2.10:", "10.77.0.100:"),
+];
 pub(super) const UPGRADE: &str = "Upgrade and uninstall";
 /// What is not the same here: the release is there already, and names stand for something.
 const HERE: [(&str, &str); 5] = [
@@ -52,7 +86,63 @@ enum Runs {
 }
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![scenario("docs::every_block_of_commands_is_run_or_says_why_not", all_are_known)]
+    vec![
+        scenario("docs::every_block_of_commands_is_run_or_says_why_not", all_are_known),
+        scenario("installed::commands_in_the_text_of_the_docs_work", in_text),
+    ]
+}
+
+fn in_text() -> Result<()> {
+    let mut found = BTreeSet::new();
+    for page in PAGES {
+        found.extend(commands_in_text(&read(page)?));
+    }
+    let known: BTreeSet<_> = IN_TEXT.iter().map(|(command, _)| (*command).to_owned()).collect();
+    let (unknown, stale): (Vec<_>, Vec<_>) =
+        (found.difference(&known).collect(), known.difference(&found).collect());
+    ensure!(
+        unknown.is_empty() && stale.is_empty(),
+        "not in the list: {unknown:?}; no longer in the docs: {stale:?}"
+    );
+    with(|installed| {
+        let pod = installed.pod_on(0)?;
+        for (command, runs) in IN_TEXT {
+            if let Runs::Nowhere(why) = runs {
+                println!("docs: `{command}` is not run: {why}");
+                continue;
+            }
+            let mut here = command.replace("POD", &pod);
+            for (there, instead) in IN_TEXT_HERE {
+                here = here.replace(there, instead);
+            }
+            if command.starts_with("xdp-ingress") {
+                here = format!("kubectl -n {NAME} exec {pod} -- {here}");
+            }
+            installed.kubernetes.shell(&here).with_context(|| format!("the docs say: {command}"))?;
+        }
+        for undone in ["kubectl uncordon node1", "kubectl annotate node node1 xdp-ingress.io/weight-"] {
+            installed.kubernetes.shell(undone)?;
+        }
+        Ok(())
+    })
+}
+
+/// What stands between backticks outside of blocks, and begins like a command.
+fn commands_in_text(page: &str) -> BTreeSet<String> {
+    let mut commands = BTreeSet::new();
+    let mut in_block = false;
+    for line in page.lines() {
+        in_block ^= line.starts_with("```");
+        let spans = line.split('`').skip(1).step_by(2).filter(|_| !in_block);
+        let begins =
+            |span: &&str| ["kubectl ", "helm ", "xdp-ingress "].iter().any(|word| span.starts_with(word));
+        commands.extend(spans.filter(begins).map(str::to_owned));
+    }
+    commands
+}
+
+fn read(page: &str) -> Result<String> {
+    fs::read_to_string(paths::workspace().join(page)).with_context(|| page.to_owned())
 }
 
 fn all_are_known() -> Result<()> {
@@ -100,7 +190,7 @@ pub(super) fn run(
 
 /// Headings and the commands of the blocks below them; a command may go over several lines.
 fn blocks(page: &str) -> Result<Vec<(String, Vec<String>)>> {
-    let text = fs::read_to_string(paths::workspace().join(page)).with_context(|| page.to_owned())?;
+    let text = read(page)?;
     let (mut blocks, mut heading, mut block) = (Vec::new(), String::new(), None::<Vec<String>>);
     let mut begun = String::new();
     for line in text.lines() {

@@ -175,6 +175,19 @@ impl Installed {
         self.wait_for_daemon_set(NAME, NAME).map(drop)
     }
 
+    /// Kills the daemon of node `index` and waits until its kubelet has started another one that is ready.
+    pub(super) fn end_daemon(&self, index: usize) -> Result<Duration> {
+        let node = &self.kubernetes.nodes()[index];
+        let before = node.processes_of(NAME);
+        ensure!(!before.is_empty(), "no daemon on {}", node.name());
+        node.kill(&before);
+        load::wait_for("the daemon to be started again and ready", PATIENCE, || {
+            let ready = ["-sf", "--max-time", "2", "http://127.0.0.1:9901/readyz"];
+            let is_new = node.processes_of(NAME).iter().any(|process| !before.contains(process));
+            Ok(is_new && node.output("curl", &ready).is_ok())
+        })
+    }
+
     /// The daemon's pod on node `index`.
     pub(super) fn pod_on(&self, index: usize) -> Result<String> {
         let node = self.kubernetes.nodes()[index].name();

@@ -42,8 +42,13 @@ pub(super) struct Archive {
     pub(super) manifest: Digest,
 }
 
-/// An image of one layer that runs `entrypoint`. `name` is its repository and tag.
-pub(super) fn archive(layer: &Layer, entrypoint: &str, name: &str) -> Result<Archive> {
+/// An image of one layer that runs `entrypoint`, with `arguments` where a container says none. `name` is its repository and
+/// tag.
+pub(super) fn archive(
+    layer: &Layer,
+    (entrypoint, arguments): (&str, &[&str]),
+    name: &str,
+) -> Result<Archive> {
     let (repository, version) = name.rsplit_once(':').unwrap_or((name, "latest"));
     let title = repository.rsplit('/').next().unwrap_or(repository);
     let config = serde_json::to_vec(&json!({
@@ -52,6 +57,7 @@ pub(super) fn archive(layer: &Layer, entrypoint: &str, name: &str) -> Result<Arc
         "os": "linux",
         "config": {
             "Entrypoint": [entrypoint],
+            "Cmd": arguments,
             "Env": ["PATH=/usr/bin"],
             "Labels": {
                 "org.opencontainers.image.title": title,
@@ -129,7 +135,7 @@ mod tests {
     #[test]
     fn every_descriptor_points_to_a_blob_of_that_size_and_digest() {
         let layer = Layer { bytes: b"packed".to_vec(), diff_id: digest(b"plain") };
-        let archive = archive(&layer, "/usr/bin/x", "example.com/x:1.2.3").expect("an archive");
+        let archive = archive(&layer, ("/usr/bin/x", &["y"]), "example.com/x:1.2.3").expect("an archive");
         let files = unpack(&archive.bytes);
         let follow = |descriptor: &Value| {
             let name = descriptor["digest"].as_str().expect("a digest").replace("sha256:", "blobs/sha256/");
@@ -145,5 +151,6 @@ mod tests {
         assert_eq!(follow(&manifest["layers"][0]), b"packed");
         assert_eq!(config["rootfs"]["diff_ids"][0], digest(b"plain").to_string());
         assert_eq!(config["config"]["Entrypoint"][0], "/usr/bin/x");
+        assert_eq!(config["config"]["Cmd"][0], "y");
     }
 }

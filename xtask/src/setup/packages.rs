@@ -56,6 +56,18 @@ pub(super) const CLUSTER: Packages = Packages {
     ],
 };
 
+/// What Kubernetes' own tests call in the containers of their backend.
+pub(super) const KUBERNETES_TESTS: Packages = Packages {
+    purpose: "Kubernetes' own tests",
+    packages: &[
+        package("netcat-openbsd", "nc.openbsd"),
+        package("bind9-dnsutils", "nslookup"),
+        package("wget", "wget"),
+        package("curl", "curl"),
+        package("iproute2", "ss"),
+    ],
+};
+
 /// The peers we measure ourselves against, and what puts load on all of us.
 pub(super) const BENCH: Packages = Packages {
     purpose: "bench",
