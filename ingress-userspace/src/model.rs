@@ -1,6 +1,7 @@
 //! The snapshot: everything the data plane serves, as plain immutable data, shared behind `Arc`s.
 //! Written by `translate`, read by `l4`, `l7` and `status`. No IO, no Kubernetes types, no behaviour but look-ups.
 
+mod canary;
 mod certificate;
 mod client_auth;
 mod cluster;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use canary::{Canary, CanaryHeader, CanaryValue, header_regex};
 pub use certificate::Certificate;
 pub use client_auth::{ClientAuth, VerifyClient};
 pub use cluster::{Cluster, ClusterId, Endpoint};

@@ -81,6 +81,15 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     {
         return answer(early);
     }
+    if let (Some(canary), Some(rules)) = (&route.canary, &route.route.filters.canary)
+        && let Some(backend) = canary.entry.cluster.and_then(|key| live.backend(key))
+        // One without endpoints takes nothing, as with ingress-nginx.
+        && !backend.cluster.endpoints.is_empty()
+        && filter::canary::takes(rules, canary.pattern.as_ref(), head)
+    {
+        let choice = Choice::of(route.route.filters.upstream.as_deref(), head);
+        return Decision::Forward { route: &canary.entry, backend, edits, choice, hsts };
+    }
     let Some(backend) = route.cluster.and_then(|key| live.backend(key)) else {
         return answer(Answer::NO_SERVICE);
     };

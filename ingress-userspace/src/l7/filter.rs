@@ -3,6 +3,7 @@
 
 pub(in crate::l7) mod app_root;
 mod body_size;
+pub(in crate::l7) mod canary;
 pub(in crate::l7) mod client_auth;
 pub(in crate::l7) mod hsts;
 mod redirect;

@@ -85,6 +85,16 @@ pub struct RequestHead<'a> {
     pub connection: &'a ConnectionInfo,
 }
 
+impl<'a> RequestHead<'a> {
+    /// The value of the first cookie of that name (RFC 6265 section 4.2).
+    pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
+        let cookies = self.headers.get("cookie")?.split(|byte| *byte == b';');
+        cookies
+            .map(<[u8]>::trim_ascii)
+            .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
+}
+
 /// What is known of a client's connection. Made once when it is accepted.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {

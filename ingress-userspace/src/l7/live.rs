@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::model::{
-    self, Certificate, Cluster, ClusterId, Downstream, ObjectRef, Route, RouteTable, Snapshot, Target,
+    self, CanaryValue, Certificate, Cluster, ClusterId, Downstream, Filters, ObjectRef, Route, RouteTable,
+    Snapshot, Target,
 };
 
 use super::balance::Load;
-use super::router::{RouteEntry, Router};
+use super::router::{CanaryEntry, RouteEntry, Router};
 use super::stats::{IngressSlot, MAX_INGRESSES};
 use super::tls::Certificates;
 use super::upstream::transport::Transports;
@@ -231,7 +232,17 @@ fn entry(
             (None, None)
         }
     };
-    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name, transport, regex: None }
+    let canary = route.filters.canary.as_ref().map(|canary| {
+        let filters = Filters { canary: None, ..route.filters.clone() };
+        let to = Route { ingress: route.ingress.clone(), target: canary.target.clone(), filters };
+        let pattern = match canary.header.as_ref().map(|header| &header.value) {
+            // `translate` has checked it.
+            Some(CanaryValue::Matching(pattern)) => model::header_regex(pattern).ok(),
+            _ => None,
+        };
+        Box::new(CanaryEntry { entry: entry(clusters, ingresses, transports, &Arc::new(to)), pattern })
+    });
+    RouteEntry { route: Arc::clone(route), cluster, ingress, upstream_name, transport, regex: None, canary }
 }
 
 /// The hand-over of generations to the workers.

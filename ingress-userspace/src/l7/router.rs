@@ -34,6 +34,17 @@ pub struct RouteEntry {
     pub transport: Option<Arc<Transport>>,
     /// What its path is, if that is a regex: for captures.
     pub regex: Option<Arc<regex::bytes::Regex>>,
+    /// Where some of its requests go instead.
+    pub canary: Option<Box<CanaryEntry>>,
+}
+
+/// The canary of a rule.
+#[derive(Debug)]
+pub struct CanaryEntry {
+    /// The rule with the canary's cluster in the place of its own.
+    pub entry: RouteEntry,
+    /// That of the header that decides, if it has one.
+    pub pattern: Option<regex::bytes::Regex>,
 }
 
 /// What a look-up found.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{ClientAuth, ClusterId, Forwarding, ObjectRef, Rewrite, Shared, Upstream};
+use super::{Canary, ClientAuth, ClusterId, Forwarding, ObjectRef, Rewrite, Shared, Upstream};
 
 /// `spec.rules[].host`, lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +67,7 @@ pub enum PathMatch {
 }
 
 /// The most that one compiled regex may take, in bytes.
-const REGEX_SIZE_LIMIT: usize = 1 << 20;
+pub(super) const REGEX_SIZE_LIMIT: usize = 1 << 20;
 
 /// The regex of a [`PathMatch::Regex`]; requests' paths are compared as the bytes of their normal form.
 pub fn path_regex(pattern: &str) -> Result<regex::bytes::Regex, regex::Error> {
@@ -118,6 +118,8 @@ pub struct Filters {
     pub forwarding: Forwarding,
     /// `backend-protocol`, `proxy-ssl-*`, `load-balance`, `upstream-hash-by`. `None`: as everywhere.
     pub upstream: Option<Arc<Upstream>>,
+    /// `canary*` of another Ingress with the same host and path: what goes elsewhere. All else is as on this route.
+    pub canary: Option<Arc<Canary>>,
 }
 
 /// `Strict-Transport-Security` (RFC 6797).

@@ -3,6 +3,7 @@
 
 mod app_root;
 mod body_size;
+pub(super) mod canary;
 mod client_auth;
 mod forwarding;
 mod no_effect;
@@ -68,6 +69,8 @@ pub(super) struct Annotations {
     pub(super) by_service: bool,
     /// Where `/` of its hosts leads.
     pub(super) app_root: Option<Arc<str>>,
+    /// It is a canary: which requests it takes from another Ingress.
+    pub(super) canary: Option<canary::Rules>,
 }
 
 /// An Ingress of ours with its annotations.
@@ -77,17 +80,14 @@ pub(super) struct Served {
     pub(super) annotations: Annotations,
 }
 
-/// Reads the annotations of our Ingresses, and leaves those out that cannot be served without one that we don't know.
+/// Reads the annotations of our Ingresses.
 pub(super) fn served(owned: Vec<Owned>, objects: &Objects, problems: &mut Problems) -> Vec<Served> {
-    let mut served = Vec::with_capacity(owned.len());
-    for owned in owned {
+    let served = |owned: Owned| {
         let annotations =
             Annotations::read(&owned.ingress, &owned.reference, owned.options, objects, problems);
-        if let Some(annotations) = annotations {
-            served.push(Served { owned, annotations });
-        }
-    }
-    served
+        Served { owned, annotations }
+    };
+    owned.into_iter().map(served).collect()
 }
 
 /// What is wrong with an annotation that all Ingresses of a class shall have: message and hint.
@@ -101,14 +101,14 @@ pub(super) fn wrong(name: &str, value: &str, objects: &Objects) -> Vec<(Reason, 
 }
 
 impl Annotations {
-    /// Reads what we know and names what we don't. `None`: better not served than served like this.
+    /// Reads what we know and names what we don't.
     fn read(
         ingress: &Ingress,
         reference: &ObjectRef,
         options: RouteOptions,
         objects: &Objects,
         problems: &mut Problems,
-    ) -> Option<Self> {
+    ) -> Self {
         let mut reader = Reader { reference, values: BTreeMap::new(), own: BTreeMap::new(), problems };
         for (key, value) in ingress.metadata.annotations.iter().flatten() {
             if let Some(name) = key.strip_prefix(NGINX) {
@@ -120,15 +120,7 @@ impl Annotations {
                 reader.own.insert(name, value);
             }
         }
-        if reader.boolean("canary") == Some(true) {
-            reader.problem(
-                "canary",
-                Reason::Unsupported,
-                "canaries are not supported yet; this Ingress is left out, so that it does not take the place of the one it belongs to",
-                "delete the canary Ingress",
-            );
-            return None;
-        }
+        let canary = canary::read(&mut reader);
         let ssl_redirect = ssl_redirect::SslRedirects::read(&mut reader, options.redirect_code);
         let client_auth = client_auth::read(&mut reader, objects);
         let mut locked = client_auth.is_err();
@@ -169,7 +161,7 @@ impl Annotations {
             reader.problem(name, Reason::Unsupported, message, table::hint(name));
         }
         let source_range = source_range.ok().flatten();
-        Some(Self {
+        Self {
             locked,
             client_auth: client_auth.ok().flatten(),
             ssl_redirect,
@@ -185,7 +177,8 @@ impl Annotations {
             by_service,
             passthrough,
             app_root,
-        })
+            canary,
+        }
     }
 
     /// Where requests for `target` may go.
@@ -207,6 +200,7 @@ impl Annotations {
             upstream_vhost: self.upstream_vhost.clone(),
             forwarding: self.forwarding,
             upstream: self.upstream.clone(),
+            canary: None,
         }
     }
 }

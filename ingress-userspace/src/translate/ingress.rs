@@ -1,5 +1,6 @@
 //! Ingresses: rules to routes. The oldest Ingress keeps a host and path that two of them claim.
 
+mod canary;
 mod regex;
 
 use std::collections::BTreeMap;
@@ -30,8 +31,15 @@ pub(super) fn routes(
     let has_certificate = |host: &HostPattern| certificates.serves(host);
     let mut table =
         Table { hosts: BTreeMap::new(), other_names: BTreeMap::new(), default: None, backends, problems };
-    for Served { owned, annotations } in served {
+    let (canaries, others): (Vec<&Served>, Vec<&Served>) =
+        served.iter().partition(|served| served.annotations.canary.is_some());
+    for Served { owned, annotations } in others {
         table.ingress(owned, annotations, &has_certificate);
+    }
+    for Served { owned, annotations } in canaries {
+        if let Some(rules) = &annotations.canary {
+            table.canary(owned, annotations, rules);
+        }
     }
     let Table { hosts, other_names, default, backends, problems } = table;
     let default = default.or_else(|| {

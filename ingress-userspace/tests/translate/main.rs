@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use xdp_ingress::model::{
-    Announcement, ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem, Protection,
-    Route, RouteTable, Snapshot, Target, Template,
+    Announcement, Canary, ClientAuth, Forwarding, HostPattern, NodeIntent, PathMatch, Piece, Problem,
+    Protection, Route, RouteTable, Snapshot, Target, Template,
 };
 use xdp_ingress::source::read_once;
 use xdp_ingress::translate::{Settings, translate};
@@ -280,6 +280,13 @@ fn show_route(route: &Route) -> String {
     }
     if let Some(upstream) = &route.filters.upstream {
         write!(filters, " {upstream:?}").unwrap();
+    }
+    if let Some(Canary { header, cookie, weight, total, target }) = route.filters.canary.as_deref() {
+        let target = match target {
+            Target::Cluster(id) => id.to_string(),
+            Target::Missing => "missing".into(),
+        };
+        write!(filters, " canary {target} {header:?} {cookie:?} {weight}/{total}").unwrap();
     }
     format!("{target}{filters} by {}", route.ingress)
 }

@@ -27,7 +27,7 @@ use super::{
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         scenario("installed::an_http01_solver_answers_and_secrets_come_rotate_and_go", solver_and_secret),
-        scenario("installed::a_canary_ingress_leaves_the_stable_path_alone", canary),
+        scenario("installed::a_canary_takes_the_requests_that_its_ingress_says", canary),
         scenario("installed::a_namespace_takes_its_routes_and_addresses_and_nothing_else", namespace_goes),
     ]
 }
@@ -134,38 +134,52 @@ fn https(installed: &Installed, authority: &str) -> Result<String> {
 
 fn canary() -> Result<()> {
     with(|installed| {
-        // As Flagger's nginx router writes it: a copy of the stable Ingress with two annotations more.
-        let write = |weight: u8| {
-            let annotations = format!(
-                r#"nginx.ingress.kubernetes.io/canary: "true", nginx.ingress.kubernetes.io/canary-weight: "{weight}""#
-            );
+        // As Flagger's nginx router and Argo Rollouts write it: a copy of the stable Ingress with annotations more.
+        let write = |rules: &str| {
+            let annotations = format!(r#"nginx.ingress.kubernetes.io/canary: "true", {rules}"#);
             installed.kubernetes.apply(&ingress("web-canary", "web.example.com", "canary", &annotations))
         };
+        let weight = |weight: u8| format!(r#"nginx.ingress.kubernetes.io/canary-weight: "{weight}""#);
         installed.kubernetes.apply(&super::world::backend("canary", "canary.example.com"))?;
         installed.wait_for_daemon_set("default", "canary")?;
         let target = Installed::target("web.example.com", "/");
-        write(0)?;
-        std::thread::sleep(Duration::from_secs(2));
-        let pods = pods_that_answer(installed, &target, 30)?;
-        ensure!(pods.iter().all(|pod| pod.starts_with("web-")), "a weight of 0 is nobody: {pods:?}");
-        write(100)?;
-        load::wait_for(
-            "the canary to get all requests, or an Event that says that it cannot",
-            PATIENCE,
-            || {
-                let pods = pods_that_answer(installed, &target, 10)?;
-                Ok(pods.iter().all(|pod| pod.starts_with("canary-"))
-                    || installed.has_warning("web-canary", "canary")?)
-            },
+        let all_are = |prefix: &str, target: &Target| -> Result<bool> {
+            Ok(pods_that_answer(installed, target, 10)?.iter().all(|pod| pod.starts_with(prefix)))
+        };
+        write(&weight(100))?;
+        load::wait_for("the canary to get all requests", PATIENCE, || all_are("canary-", &target))?;
+        write(&weight(50))?;
+        load::wait_for("both to get requests", PATIENCE, || {
+            let pods = pods_that_answer(installed, &target, 20)?;
+            Ok(["web-", "canary-"].iter().all(|prefix| pods.iter().any(|pod| pod.starts_with(prefix))))
+        })?;
+        // Flagger's A/B test.
+        write(
+            r#"nginx.ingress.kubernetes.io/canary-by-header: "X-Canary", nginx.ingress.kubernetes.io/canary-by-header-value: "insider""#,
         )?;
-        let all = pods_that_answer(installed, &target, 30)?;
-        println!("installed: with a canary weight of 100 these answer: {}", all.join(", "));
+        load::wait_for("only insiders to get the canary", PATIENCE, || {
+            Ok(all_are("web-", &target)? && insider(installed)?.contains("\"canary-"))
+        })?;
+        // The end of Flagger's promotion.
+        write(&weight(0))?;
+        load::wait_for("nobody to get the canary", PATIENCE, || {
+            Ok(all_are("web-", &target)? && !insider(installed)?.contains("\"canary-"))
+        })?;
+        ensure!(!installed.has_warning("web-canary", "canary")?, "a canary is nothing to warn of");
         installed.kubernetes.kubectl(&["delete", "ingress", "web-canary", "canary"])?;
         installed.kubernetes.kubectl(&["delete", "daemonset,service", "canary"])?;
         installed
             .until(&target, |answer| answer.echo().is_ok_and(|echo| echo.pod.starts_with("web-")))
             .map(drop)
     })
+}
+
+/// What somebody gets whom an A/B test shows the canary.
+fn insider(installed: &Installed) -> Result<String> {
+    let url = format!("http://{}/", Installed::vip());
+    let arguments =
+        ["-sS", "--max-time", "3", "-H", "Host: web.example.com", "-H", "X-Canary: insider", &url];
+    installed.client().output("curl", &arguments)
 }
 
 /// A tenant with an Ingress at the class's VIP, one at an address of its own, and pods.

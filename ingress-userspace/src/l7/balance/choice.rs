@@ -89,13 +89,7 @@ fn key(parts: &[HashPart], head: &RequestHead<'_>) -> u64 {
                 let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| key == name);
                 hash.add(value.map(|(_, value)| value).unwrap_or_default().as_bytes());
             }
-            HashPart::Cookie(name) => {
-                let cookies = head.headers.get("cookie").unwrap_or_default().split(|byte| *byte == b';');
-                let value = cookies
-                    .map(<[u8]>::trim_ascii)
-                    .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-                hash.add(value.unwrap_or_default());
-            }
+            HashPart::Cookie(name) => hash.add(head.cookie(name).unwrap_or_default()),
         }
     }
     hash.0

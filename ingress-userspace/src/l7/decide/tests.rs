@@ -3,14 +3,15 @@
 use crate::l7::origin::Origin;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::*;
 use crate::l7::head::ConnectionInfo;
 use crate::l7::live::Compiler;
 use crate::model::{
-    Cluster, ClusterId, Endpoint, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch, PathRule,
-    Redirect, Route, RouteTable, Shared, Snapshot, SourceRange, SslRedirect, Target,
+    Canary, Cluster, ClusterId, Endpoint, Filters, HostPattern, HostRoutes, Kind, ObjectRef, PathMatch,
+    PathRule, Redirect, Route, RouteTable, Shared, Snapshot, SourceRange, SslRedirect, Target,
 };
 
 fn id(service: &str, port: u16) -> ClusterId {
@@ -27,6 +28,13 @@ fn rule(
     let route = Arc::new(Route { ingress, target, filters });
     let path = PathMatch::Prefix(path.to_owned());
     (host, HostRoutes { paths: vec![PathRule { path, route }], ..HostRoutes::default() }.into())
+}
+
+/// All requests go there.
+fn canary(target: Target) -> Filters {
+    let total = NonZeroU32::MIN;
+    let canary = Canary { header: None, cookie: None, weight: 1, total, target };
+    Filters { canary: Some(Arc::new(canary)), ..Filters::default() }
 }
 
 fn exact(host: &str) -> HostPattern {
@@ -58,6 +66,9 @@ fn live() -> Live {
                 rule(exact("gone.org"), "", to("gone", 80), Filters::default()),
                 rule(exact("missing.org"), "", Target::Missing, Filters::default()),
                 rule(exact("secure.org"), "", to("service1", 80), redirect),
+                rule(exact("canary.org"), "", to("service1", 80), canary(to("service2", 80))),
+                rule(exact("canary-empty.org"), "", to("service1", 80), canary(to("empty", 80))),
+                rule(exact("canary-missing.org"), "", to("service1", 80), canary(Target::Missing)),
             ]),
             default: None,
         }
@@ -106,6 +117,9 @@ fn requests_meet_their_fate() {
         ("gone.org", "/", Err(503)),
         ("missing.org", "/", Err(503)),
         ("secure.org", "/", Err(308)),
+        ("canary.org", "/", Ok("service2")),
+        ("canary-empty.org", "/", Ok("service1")),
+        ("canary-missing.org", "/", Ok("service1")),
     ] {
         assert_eq!(fate(host, path), expected.map(str::to_owned), "{host}{path}");
     }

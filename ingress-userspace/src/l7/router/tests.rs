@@ -28,6 +28,7 @@ fn entry(route: &Arc<Route>) -> RouteEntry {
         ingress: IngressSlot::OTHER,
         transport: None,
         regex: None,
+        canary: None,
         upstream_name: Box::default(),
     }
 }

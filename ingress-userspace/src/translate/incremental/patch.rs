@@ -151,7 +151,7 @@ impl Frame {
             }
         }
         for (key, _, is) in ingresses {
-            match is.filter(|is| self.serves(is, objects)) {
+            match is.filter(|is| self.owns(is)) {
                 Some(is) => self.tls.put(key, is, objects),
                 None => self.tls.remove(key),
             }
@@ -168,11 +168,9 @@ impl Frame {
         Some(hosts)
     }
 
-    /// Whether an Ingress is ours, and nothing keeps it from being served.
-    fn serves(&self, ingress: &Arc<Ingress>, objects: &Objects) -> bool {
-        let mut unsaid = Problems::default();
-        let owned = self.classes.own(ingress, &mut unsaid);
-        owned.is_some_and(|owned| !annotation::served(vec![owned], objects, &mut unsaid).is_empty())
+    /// Whether an Ingress is ours.
+    fn owns(&self, ingress: &Arc<Ingress>) -> bool {
+        self.classes.own(ingress, &mut Problems::default()).is_some()
     }
 
     /// The same as `put_hosts` where each VIP has a table: those that had one table have one afterwards.
