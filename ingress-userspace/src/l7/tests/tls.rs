@@ -4,8 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, SignatureScheme, StreamOwned,
+};
 
 use super::backend::{Backend, Behaviour};
 use super::{Router, Rules};
@@ -32,7 +36,7 @@ fn certified(secret: &str, hosts: &[HostPattern], key: &rcgen::KeyPair) -> Arc<C
 
 /// Takes any certificate: the tests look at which one it was.
 #[derive(Debug)]
-pub(super) struct TakeAny(pub(super) Arc<rustls::crypto::CryptoProvider>, pub(super) Vec<SignatureScheme>);
+pub(super) struct TakeAny(pub(super) Arc<CryptoProvider>, pub(super) Vec<SignatureScheme>);
 
 impl rustls::client::danger::ServerCertVerifier for TakeAny {
     fn verify_server_cert(
@@ -75,16 +79,17 @@ pub(super) fn client_config(
     versions: &[&'static rustls::SupportedProtocolVersion],
     alpn: &[&str],
 ) -> Arc<ClientConfig> {
-    let schemes = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-    Arc::new(config_with(versions, alpn, schemes.supported_schemes()))
+    let schemes = default_provider().signature_verification_algorithms;
+    Arc::new(config_with(default_provider(), versions, alpn, schemes.supported_schemes()))
 }
 
 fn config_with(
+    provider: CryptoProvider,
     versions: &[&'static rustls::SupportedProtocolVersion],
     alpn: &[&str],
     schemes: Vec<SignatureScheme>,
 ) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(provider);
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .unwrap()
@@ -100,7 +105,7 @@ fn only_schemes(
     versions: &[&'static rustls::SupportedProtocolVersion],
     schemes: &[SignatureScheme],
 ) -> Arc<ClientConfig> {
-    Arc::new(config_with(versions, &[], schemes.to_vec()))
+    Arc::new(config_with(default_provider(), versions, &[], schemes.to_vec()))
 }
 
 pub(super) fn connect(
@@ -250,6 +255,24 @@ fn the_client_chooses_the_kind_of_key() {
         let old =
             only_schemes(versions, &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256]);
         assert_eq!(shown(&connect(router.https, &old, "a.test")), rsa.chain[0]);
+    }
+}
+
+#[test]
+fn keys_are_post_quantum_where_the_client_can() {
+    let rules = Rules::default();
+    let router = Router::start(&rules);
+    for (offered, agreed) in [
+        // As browsers do, it sends shares for both.
+        (vec![kx_group::X25519MLKEM768, kx_group::X25519], NamedGroup::X25519MLKEM768),
+        (vec![kx_group::X25519], NamedGroup::X25519),
+    ] {
+        let provider = CryptoProvider { kx_groups: offered, ..default_provider() };
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        let client = Arc::new(config_with(provider, &[&rustls::version::TLS13], &[], schemes));
+        let stream = connect(router.https, &client, "a.test");
+        let group = stream.conn.negotiated_key_exchange_group().expect("TLS 1.3 agrees on a group");
+        assert_eq!(group.name(), agreed);
     }
 }
 
