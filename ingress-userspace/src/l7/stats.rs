@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::access_log::Finished;
+use super::access_log::{Finished, UpstreamPart};
 use native::{Latencies, NativeBuckets};
 
 /// One counter with a single writer.
@@ -66,6 +66,10 @@ struct IngressStats {
     latency_micros: Counter,
     received: Counter,
     sent: Counter,
+    upstream_by_class: ByClass<Counter>,
+    upstream_unanswered: Counter,
+    upstream_latency: Buckets<Counter>,
+    upstream_micros: Counter,
 }
 
 /// The same at one moment, summed over the workers.
@@ -83,6 +87,14 @@ pub struct IngressTotals {
     pub received: u64,
     /// Bytes of their answers' bodies.
     pub sent: u64,
+    /// What the endpoints answered that were asked last, by class of status.
+    pub upstream_by_class: ByClass<u64>,
+    /// Requests that went to endpoints and got no answer there.
+    pub upstream_unanswered: u64,
+    /// Times of these endpoints, answer's end included; upgraded connections are left out.
+    pub upstream_latency: Buckets<u64>,
+    /// The sum of those times, in microseconds.
+    pub upstream_micros: u64,
 }
 
 /// A worker's counters.
@@ -155,8 +167,7 @@ impl Stats {
 
     /// Counts one answered request.
     pub fn request(&self, ingress: IngressSlot, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.of(ingress).by_class[class].add(1);
+        self.of(ingress).by_class[class_of(status)].add(1);
     }
 
     /// Counts what is known at a request's end.
@@ -170,6 +181,9 @@ impl Stats {
             stats.latency[bucket(micros)].add(1);
             stats.fine.add(micros);
             stats.latency_micros.add(micros);
+        }
+        if let Some(upstream) = &finished.upstream {
+            stats.upstream(upstream);
         }
     }
 
@@ -210,6 +224,19 @@ impl Default for Stats {
 }
 
 impl IngressStats {
+    fn upstream(&self, upstream: &UpstreamPart) {
+        if upstream.status == 0 {
+            self.upstream_unanswered.add(1);
+        } else {
+            self.upstream_by_class[class_of(upstream.status)].add(1);
+        }
+        if upstream.status != 101 {
+            let micros = micros(upstream.response);
+            self.upstream_latency[bucket(micros)].add(1);
+            self.upstream_micros.add(micros);
+        }
+    }
+
     fn add_to(&self, totals: &mut IngressTotals) {
         add_each(&mut totals.by_class, self.by_class.each_ref().map(Counter::get));
         add_each(&mut totals.latency, self.latency.each_ref().map(Counter::get));
@@ -217,7 +244,16 @@ impl IngressStats {
         totals.latency_micros += self.latency_micros.get();
         totals.received += self.received.get();
         totals.sent += self.sent.get();
+        add_each(&mut totals.upstream_by_class, self.upstream_by_class.each_ref().map(Counter::get));
+        totals.upstream_unanswered += self.upstream_unanswered.get();
+        add_each(&mut totals.upstream_latency, self.upstream_latency.each_ref().map(Counter::get));
+        totals.upstream_micros += self.upstream_micros.get();
     }
+}
+
+/// The place of a status in [`ByClass`].
+fn class_of(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
 }
 
 /// The bucket of a latency in microseconds.
@@ -272,7 +308,15 @@ mod tests {
             ([192, 0, 2, 1], 80).into(),
             None,
         );
-        let finished = |status, millis| {
+        let upstream = |status, millis| UpstreamPart {
+            endpoint: ([192, 0, 2, 8], 80).into(),
+            status,
+            connect: Duration::ZERO,
+            header: None,
+            response: Duration::from_millis(millis),
+            bytes: 20,
+        };
+        let finished = |status, millis, upstream| {
             stats.finished(&Finished {
                 connection: &connection,
                 client: connection.client.ip(),
@@ -281,20 +325,26 @@ mod tests {
                 received: 10,
                 sent: 20,
                 took: Duration::from_millis(millis),
-                upstream: None,
+                upstream,
                 notes: &super::super::access_log::Notes::default(),
             });
         };
         for millis in [1, 2, 5, 60_000] {
-            finished(200, millis);
+            finished(200, millis, Some(upstream(200, millis - 1)));
         }
-        finished(101, 60_000);
+        finished(101, 60_000, Some(upstream(101, 60_000)));
+        finished(502, 3, Some(upstream(0, 2)));
+        finished(404, 1, None);
         let mut totals = Totals::default();
         stats.add_to(&mut totals);
         let (slot, ingress) = &totals.by_ingress[0];
-        assert_eq!((slot.0, ingress.latency), (3, [1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        assert_eq!((slot.0, ingress.latency), (3, [2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        assert_eq!(ingress.upstream_by_class, [1, 4, 0, 0, 0]);
+        assert_eq!(ingress.upstream_unanswered, 1);
+        assert_eq!(ingress.upstream_latency, [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(ingress.upstream_micros, 60_006_000);
         let fine: u64 = ingress.fine.zero + ingress.fine.positive.iter().map(|(_, count)| count).sum::<u64>();
-        assert_eq!((fine, ingress.fine.positive.len()), (4, 4));
-        assert_eq!((ingress.latency_micros, ingress.received, ingress.sent), (60_008_000, 50, 100));
+        assert_eq!((fine, ingress.fine.positive.len()), (6, 5));
+        assert_eq!((ingress.latency_micros, ingress.received, ingress.sent), (60_012_000, 70, 140));
     }
 }

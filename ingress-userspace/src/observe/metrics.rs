@@ -129,13 +129,7 @@ fn router(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
         "Requests sent again on another connection",
         [(NONE, l7.retried_requests)],
     )?;
-    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-    let requests =
-        l7.requests.iter().flat_map(|count| {
-            classes.iter().zip(count.by_class).filter(|(_, requests)| *requests > 0).map(
-                |(class, requests)| ([("ingress", count.ingress.as_str()), ("status", *class)], requests),
-            )
-        });
+    let requests = l7.requests.iter().flat_map(|of| by_status(&of.ingress, of.by_class));
     out.counter("requests", "Answered requests by Ingress and class of status", requests)?;
     out.counter(
         "access_log_dropped_lines",
@@ -159,7 +153,35 @@ fn router(out: &mut Out<'_, '_>, status: &Status) -> fmt::Result {
         fine: Some(&of.fine_latency),
         seconds: of.latency_seconds,
     });
-    out.histogram("request_duration_seconds", "From a request's head to the end of its answer", durations)
+    out.histogram("request_duration_seconds", "From a request's head to the end of its answer", durations)?;
+    let answers = l7.requests.iter().flat_map(|of| {
+        let none = ([("ingress", of.ingress.as_str()), ("status", "none")], of.upstream_unanswered);
+        by_status(&of.ingress, of.upstream_by_class).chain((none.1 > 0).then_some(none))
+    });
+    out.counter(
+        "upstream_responses",
+        "Endpoints' answers by Ingress and class of status; `none`: there was none",
+        answers,
+    )?;
+    let durations = l7.requests.iter().map(|of| Distribution {
+        label: ("ingress", of.ingress.as_str()),
+        counts: of.upstream_latency,
+        fine: None,
+        seconds: of.upstream_seconds,
+    });
+    out.histogram(
+        "upstream_duration_seconds",
+        "From a request to an endpoint to the end of its answer",
+        durations,
+    )
+}
+
+/// Counts that are not zero, with their labels.
+fn by_status(ingress: &str, by_class: [u64; 5]) -> impl Iterator<Item = ([(&'static str, &str); 2], u64)> {
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(by_class);
+    classes
+        .filter(|(_, count)| *count > 0)
+        .map(move |(class, count)| ([("ingress", ingress), ("status", class)], count))
 }
 
 fn front(out: &mut Out<'_, '_>, l4: &l4::Status) -> fmt::Result {
@@ -289,6 +311,10 @@ mod tests {
                     latency: [4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
                     fine_latency: NativeBuckets { zero: 1, positive: vec![(-80, 3), (-79, 1), (30, 1)] },
                     latency_seconds: 12.5,
+                    upstream_by_class: [0, 4, 0, 0, 0],
+                    upstream_unanswered: 1,
+                    upstream_latency: [4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    upstream_seconds: 1.5,
                     ..RequestCount::default()
                 }],
                 ..RouterStatus::default()
@@ -309,6 +335,10 @@ mod tests {
             "xdp_ingress_request_duration_seconds_sum{ingress=\"a/b\\\"c\"} 12.5",
             "xdp_ingress_request_duration_seconds_bucket{le=\"0.005\",ingress=\"a/b\\\"c\"} 5",
             "xdp_ingress_request_duration_seconds_bucket{le=\"+Inf\",ingress=\"a/b\\\"c\"} 6",
+            "xdp_ingress_upstream_responses_total{ingress=\"a/b\\\"c\",status=\"2xx\"} 4",
+            "xdp_ingress_upstream_responses_total{ingress=\"a/b\\\"c\",status=\"none\"} 1",
+            "xdp_ingress_upstream_duration_seconds_sum{ingress=\"a/b\\\"c\"} 1.5",
+            "xdp_ingress_upstream_duration_seconds_bucket{le=\"0.001\",ingress=\"a/b\\\"c\"} 4",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

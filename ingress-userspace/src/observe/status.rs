@@ -149,6 +149,18 @@ pub struct RequestCount {
     /// Bytes of the answers' bodies.
     #[serde(default)]
     pub sent_bytes: u64,
+    /// What the endpoints answered, by class of status.
+    #[serde(default)]
+    pub upstream_by_class: [u64; 5],
+    /// Requests that went to endpoints and got no answer there.
+    #[serde(default)]
+    pub upstream_unanswered: u64,
+    /// Times of the endpoints, as in `latency`.
+    #[serde(default)]
+    pub upstream_latency: Buckets<u64>,
+    /// The sum of these times, in seconds.
+    #[serde(default)]
+    pub upstream_seconds: f64,
 }
 
 impl From<&model::Problem> for ProblemStatus {
@@ -177,6 +189,10 @@ impl From<l7::Report> for RouterStatus {
             latency_seconds: totals.latency_micros as f64 / 1e6,
             received_bytes: totals.received,
             sent_bytes: totals.sent,
+            upstream_by_class: totals.upstream_by_class,
+            upstream_unanswered: totals.upstream_unanswered,
+            upstream_latency: totals.upstream_latency,
+            upstream_seconds: totals.upstream_micros as f64 / 1e6,
         });
         Self {
             open_connections: totals.open,
