@@ -18,9 +18,9 @@ pub use endpoint_slice::{EndpointSlice, SliceEndpoint};
 pub use kubernetes::{Names, SecretScope, client};
 pub use objects::{Change, Key, Object, Objects, Store, Stored};
 
-/// How long a source waits for more changes before it publishes: long enough for the objects of one `kubectl apply`
-/// or one rolling update step to come together, too short to be felt.
-const COALESCE: Duration = Duration::from_millis(3);
+/// How long a source waits for more changes before it publishes: long enough for what one message of a watch brings,
+/// and a small part of the 10 ms in which a change shall be live.
+const COALESCE: Duration = Duration::from_millis(1);
 
 /// Receives the objects; `None` until the source has seen all there are.
 pub type Receiver = watch::Receiver<Option<Objects>>;
