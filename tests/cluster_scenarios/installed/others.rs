@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use ingress_tests::{
     cluster::POD_IMAGE,
     lab::{
+        echo::Echo,
         http::{Target, get},
         load::{self, SteadyRequests},
     },
@@ -158,12 +159,12 @@ fn canary() -> Result<()> {
             r#"nginx.ingress.kubernetes.io/canary-by-header: "X-Canary", nginx.ingress.kubernetes.io/canary-by-header-value: "insider""#,
         )?;
         load::wait_for("only insiders to get the canary", PATIENCE, || {
-            Ok(all_are("web-", &target)? && insider(installed)?.contains("\"canary-"))
+            Ok(all_are("web-", &target)? && insider_gets(installed)?.starts_with("canary-"))
         })?;
         // The end of Flagger's promotion.
         write(&weight(0))?;
         load::wait_for("nobody to get the canary", PATIENCE, || {
-            Ok(all_are("web-", &target)? && !insider(installed)?.contains("\"canary-"))
+            Ok(all_are("web-", &target)? && !insider_gets(installed)?.starts_with("canary-"))
         })?;
         ensure!(!installed.has_warning("web-canary", "canary")?, "a canary is nothing to warn of");
         installed.kubernetes.kubectl(&["delete", "ingress", "web-canary", "canary"])?;
@@ -174,12 +175,12 @@ fn canary() -> Result<()> {
     })
 }
 
-/// What somebody gets whom an A/B test shows the canary.
-fn insider(installed: &Installed) -> Result<String> {
+/// The pod that answers somebody whom Flagger's A/B test shows the canary.
+fn insider_gets(installed: &Installed) -> Result<String> {
     let url = format!("http://{}/", Installed::vip());
     let arguments =
         ["-sS", "--max-time", "3", "-H", "Host: web.example.com", "-H", "X-Canary: insider", &url];
-    installed.client().output("curl", &arguments)
+    Ok(Echo::parse(&installed.client().output("curl", &arguments)?)?.pod)
 }
 
 /// A tenant with an Ingress at the class's VIP, one at an address of its own, and pods.
