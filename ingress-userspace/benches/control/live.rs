@@ -10,15 +10,15 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::{Value, json};
 use xdp_ingress::l7::{Config, L7, Proto};
 use xdp_ingress::source::{Object, Objects};
 use xdp_ingress::translate::{Settings, Translator};
 
+use super::anybody::Anybody;
 use super::{CHANGES, INGRESSES, host, namespace, percentile, row, typed};
 
 /// The Ingress whose endpoint really answers; its Service is of that number, too.
@@ -203,52 +203,12 @@ fn secret(index: usize) -> Result<(Object, Vec<u8>)> {
 }
 
 fn client() -> Result<Arc<ClientConfig>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TakeAny(provider)))
+        .with_custom_certificate_verifier(Arc::new(Anybody))
         .with_no_client_auth();
     // A session that is resumed shows the certificate of the first one.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
-}
-
-/// Takes any certificate: which one it is, is looked at afterwards.
-#[derive(Debug)]
-struct TakeAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for TakeAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

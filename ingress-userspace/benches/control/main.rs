@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
+#[path = "../../tests/http1/anybody.rs"]
+mod anybody;
 mod live;
 
 use std::collections::BTreeMap;

@@ -220,6 +220,24 @@ impl AccessLog {
 }
 
 #[cfg(test)]
+impl<'a> Finished<'a> {
+    /// A request that we answered ourselves, for tests.
+    pub(super) fn example(connection: &'a ConnectionInfo, notes: &'a Notes) -> Self {
+        Self {
+            connection,
+            client: connection.client.ip(),
+            ingress: IngressSlot::OTHER,
+            status: 200,
+            received: 1,
+            sent: 2,
+            took: Duration::from_millis(3),
+            upstream: None,
+            notes,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
 
@@ -230,19 +248,8 @@ mod tests {
         let (sink, lines) = sync_channel(1);
         let log = AccessLog::new(AccessLogConfig { format: Format::Json, node: "n".to_owned(), sink });
         let stats = Stats::new();
-        let connection =
-            ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
-        let finished = Finished {
-            connection: &connection,
-            client: connection.client.ip(),
-            ingress: IngressSlot::OTHER,
-            status: 200,
-            received: 1,
-            sent: 2,
-            took: Duration::from_millis(3),
-            upstream: None,
-            notes: &Notes::default(),
-        };
+        let (connection, notes) = (ConnectionInfo::example(), Notes::default());
+        let finished = Finished::example(&connection, &notes);
         for _ in 0..3 {
             log.add(&finished, &stats);
             log.add(&finished, &stats);

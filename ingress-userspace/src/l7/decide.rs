@@ -81,15 +81,7 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     {
         return answer(early);
     }
-    if let (Some(canary), Some(rules)) = (&route.canary, &route.route.filters.canary)
-        && let Some(backend) = canary.entry.cluster.and_then(|key| live.backend(key))
-        // One without endpoints takes nothing, as with ingress-nginx.
-        && !backend.cluster.endpoints.is_empty()
-        && filter::canary::takes(rules, canary.pattern.as_ref(), head)
-    {
-        let choice = Choice::of(route.route.filters.upstream.as_deref(), head);
-        return Decision::Forward { route: &canary.entry, backend, edits, choice, hsts };
-    }
+    let route = canary(live, route, head).unwrap_or(route);
     let Some(backend) = route.cluster.and_then(|key| live.backend(key)) else {
         return answer(Answer::NO_SERVICE);
     };
@@ -98,6 +90,16 @@ pub fn decide<'l>(live: &'l Live, head: &RequestHead<'_>) -> Decision<'l> {
     }
     let choice = Choice::of(route.route.filters.upstream.as_deref(), head);
     Decision::Forward { route, backend, edits, choice, hsts }
+}
+
+/// The route's canary, if it gets this request.
+fn canary<'l>(live: &Live, route: &'l RouteEntry, head: &RequestHead<'_>) -> Option<&'l RouteEntry> {
+    let (canary, rules) = (route.canary.as_ref()?, route.route.filters.canary.as_ref()?);
+    let backend = live.backend(canary.entry.cluster?)?;
+    // One without endpoints takes nothing, as with ingress-nginx.
+    let takes =
+        !backend.cluster.endpoints.is_empty() && filter::canary::takes(rules, canary.pattern.as_ref(), head);
+    takes.then_some(&canary.entry)
 }
 
 #[cfg(test)]

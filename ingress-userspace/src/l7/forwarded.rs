@@ -13,6 +13,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{RequestHead, Scheme};
 use super::origin::Origin;
+use super::trace::hex_digits;
 
 /// Fields that belong to one connection, not to the message (RFC 9110 7.6.1), and `Proxy` (httpoxy). Lower case.
 /// The engines write framing, `Upgrade` and `Connection` of their own where they need them.
@@ -232,11 +233,9 @@ impl RequestIds {
 
     /// A new one.
     pub fn make(&self) -> RequestId {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut id = [0; 32];
         for (pair, byte) in id.chunks_exact_mut(2).zip(self.bits().to_be_bytes()) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+            pair.copy_from_slice(&hex_digits(byte));
         }
         RequestId(id)
     }
@@ -255,17 +254,8 @@ mod tests {
     use crate::model::Downstream;
 
     fn head<'a>(connection: &'a ConnectionInfo, headers: &'a HeaderMap) -> RequestHead<'a> {
-        RequestHead {
-            method: "GET",
-            origin: Origin::of_connection(connection),
-            authority: "Foo.bar.com:8443",
-            host: "foo.bar.com",
-            path: "/",
-            query: None,
-            body_length: 0,
-            headers,
-            connection,
-        }
+        let example = RequestHead::example(connection, headers);
+        RequestHead { authority: "Foo.bar.com:8443", host: "foo.bar.com", ..example }
     }
 
     fn connection() -> ConnectionInfo {

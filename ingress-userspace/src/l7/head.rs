@@ -189,6 +189,32 @@ impl HeadEdits {
 }
 
 #[cfg(test)]
+impl ConnectionInfo {
+    /// One without TLS, for tests.
+    pub(super) fn example() -> Self {
+        Self::new(([192, 0, 2, 7], 5000).into(), ([192, 0, 2, 1], 80).into(), None)
+    }
+}
+
+#[cfg(test)]
+impl<'a> RequestHead<'a> {
+    /// `GET / HTTP/1.1` for `a.test`, for tests.
+    pub(super) fn example(connection: &'a ConnectionInfo, headers: &'a dyn Headers) -> Self {
+        Self {
+            method: "GET",
+            origin: Origin::of_connection(connection),
+            authority: "a.test",
+            host: "a.test",
+            path: "/",
+            query: None,
+            body_length: 0,
+            headers,
+            connection,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -61,15 +61,20 @@ pub type Buckets<T> = [T; LATENCY_BOUNDS.len() + 1];
 #[derive(Debug, Default)]
 struct IngressStats {
     by_class: ByClass<Counter>,
-    latency: Buckets<Counter>,
+    latency: Times,
     fine: Latencies,
-    latency_micros: Counter,
     received: Counter,
     sent: Counter,
     upstream_by_class: ByClass<Counter>,
     upstream_unanswered: Counter,
-    upstream_latency: Buckets<Counter>,
-    upstream_micros: Counter,
+    upstream_latency: Times,
+}
+
+/// Times in buckets, and their sum in microseconds.
+#[derive(Debug, Default)]
+struct Times {
+    buckets: Buckets<Counter>,
+    micros: Counter,
 }
 
 /// The same at one moment, summed over the workers.
@@ -178,9 +183,8 @@ impl Stats {
         // What an upgraded connection lasted is no latency.
         if finished.status != 101 {
             let micros = micros(finished.took);
-            stats.latency[bucket(micros)].add(1);
+            stats.latency.add(micros);
             stats.fine.add(micros);
-            stats.latency_micros.add(micros);
         }
         if let Some(upstream) = &finished.upstream {
             stats.upstream(upstream);
@@ -231,23 +235,31 @@ impl IngressStats {
             self.upstream_by_class[class_of(upstream.status)].add(1);
         }
         if upstream.status != 101 {
-            let micros = micros(upstream.response);
-            self.upstream_latency[bucket(micros)].add(1);
-            self.upstream_micros.add(micros);
+            self.upstream_latency.add(micros(upstream.response));
         }
     }
 
     fn add_to(&self, totals: &mut IngressTotals) {
         add_each(&mut totals.by_class, self.by_class.each_ref().map(Counter::get));
-        add_each(&mut totals.latency, self.latency.each_ref().map(Counter::get));
+        self.latency.add_to(&mut totals.latency, &mut totals.latency_micros);
         totals.fine.add(&self.fine);
-        totals.latency_micros += self.latency_micros.get();
         totals.received += self.received.get();
         totals.sent += self.sent.get();
         add_each(&mut totals.upstream_by_class, self.upstream_by_class.each_ref().map(Counter::get));
         totals.upstream_unanswered += self.upstream_unanswered.get();
-        add_each(&mut totals.upstream_latency, self.upstream_latency.each_ref().map(Counter::get));
-        totals.upstream_micros += self.upstream_micros.get();
+        self.upstream_latency.add_to(&mut totals.upstream_latency, &mut totals.upstream_micros);
+    }
+}
+
+impl Times {
+    fn add(&self, micros: u64) {
+        self.buckets[bucket(micros)].add(1);
+        self.micros.add(micros);
+    }
+
+    fn add_to(&self, buckets: &mut Buckets<u64>, micros: &mut u64) {
+        add_each(buckets, self.buckets.each_ref().map(Counter::get));
+        *micros += self.micros.get();
     }
 }
 

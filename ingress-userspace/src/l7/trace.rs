@@ -196,11 +196,16 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// A byte in hexadecimal digits.
+pub(super) fn hex_digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
+
 /// Appends bytes as hexadecimal digits.
 pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        out.extend_from_slice(&hex_digits(*byte));
     }
 }
 
@@ -211,8 +216,6 @@ mod tests {
     use http::HeaderMap;
 
     use super::super::head::ConnectionInfo;
-    use super::super::origin::Origin;
-    use super::super::stats::IngressSlot;
     use super::*;
 
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -241,23 +244,12 @@ mod tests {
 
     /// What `begin` does with these fields: the `traceparent` that the backend gets, and the notes.
     fn begin(tracer: &Tracer, fields: &[(&'static str, &str)]) -> (Option<String>, HeadEdits, Notes) {
-        let connection =
-            ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
+        let connection = ConnectionInfo::example();
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let head = RequestHead {
-            method: "GET",
-            origin: Origin::of_connection(&connection),
-            authority: "a",
-            host: "a",
-            path: "/",
-            query: None,
-            body_length: 0,
-            headers: &headers,
-            connection: &connection,
-        };
+        let head = RequestHead::example(&connection, &headers);
         let (mut edits, mut notes) = (HeadEdits::default(), Notes::default());
         tracer.begin(&head, &mut edits, &mut notes);
         let sent = edits.get().and_then(|edits| edits.set.first().cloned());
@@ -304,19 +296,8 @@ mod tests {
     fn what_the_exporter_cannot_take_is_dropped_and_counted() {
         let (tracer, spans) = tracer(1.0, 1);
         let (sent, _, notes) = begin(&tracer, &[("traceparent", SAMPLED)]);
-        let connection =
-            ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
-        let mut finished = Finished {
-            connection: &connection,
-            client: connection.client.ip(),
-            ingress: IngressSlot::OTHER,
-            status: 200,
-            received: 1,
-            sent: 2,
-            took: Duration::from_millis(3),
-            upstream: None,
-            notes: &notes,
-        };
+        let connection = ConnectionInfo::example();
+        let mut finished = Finished::example(&connection, &notes);
         tracer.end(&finished);
         tracer.end(&finished);
         assert_eq!(tracer.config.counts.dropped.load(Relaxed), 1);

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Target;
+use super::route::regex_builder;
 
 /// Which requests go elsewhere, and where: asked in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,5 +43,5 @@ pub enum CanaryValue {
 
 /// The regex of a [`CanaryValue::Matching`], over the bytes of the header's value.
 pub fn header_regex(pattern: &str) -> Result<regex::bytes::Regex, regex::Error> {
-    regex::bytes::RegexBuilder::new(pattern).unicode(false).size_limit(super::route::REGEX_SIZE_LIMIT).build()
+    regex_builder(pattern).build()
 }

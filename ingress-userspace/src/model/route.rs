@@ -67,12 +67,18 @@ pub enum PathMatch {
 }
 
 /// The most that one compiled regex may take, in bytes.
-pub(super) const REGEX_SIZE_LIMIT: usize = 1 << 20;
+const REGEX_SIZE_LIMIT: usize = 1 << 20;
 
 /// The regex of a [`PathMatch::Regex`]; requests' paths are compared as the bytes of their normal form.
 pub fn path_regex(pattern: &str) -> Result<regex::bytes::Regex, regex::Error> {
+    regex_builder(pattern).case_insensitive(true).build()
+}
+
+/// For a regex over bytes that somebody else wrote.
+pub(super) fn regex_builder(pattern: &str) -> regex::bytes::RegexBuilder {
     let mut builder = regex::bytes::RegexBuilder::new(pattern);
-    builder.case_insensitive(true).unicode(false).size_limit(REGEX_SIZE_LIMIT).build()
+    builder.unicode(false).size_limit(REGEX_SIZE_LIMIT);
+    builder
 }
 
 /// What happens to the requests of one rule.

@@ -31,12 +31,10 @@ pub(super) fn routes(
     let has_certificate = |host: &HostPattern| certificates.serves(host);
     let mut table =
         Table { hosts: BTreeMap::new(), other_names: BTreeMap::new(), default: None, backends, problems };
-    let (canaries, others): (Vec<&Served>, Vec<&Served>) =
-        served.iter().partition(|served| served.annotations.canary.is_some());
-    for Served { owned, annotations } in others {
+    for Served { owned, annotations } in served.iter().filter(|one| one.annotations.canary.is_none()) {
         table.ingress(owned, annotations, &has_certificate);
     }
-    for Served { owned, annotations } in canaries {
+    for Served { owned, annotations } in served {
         if let Some(rules) = &annotations.canary {
             table.canary(owned, annotations, rules);
         }

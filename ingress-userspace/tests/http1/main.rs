@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails shall say where")]
 
+mod anybody;
 mod bodies;
 mod connections;
 mod harness;

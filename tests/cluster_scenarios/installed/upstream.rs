@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     conformance, scenario,
-    world::{Installed, with},
+    world::{Installed, ingress, with},
 };
 
 /// Set by xtask once everything is built: the name under which the tests ask for agnhost.
@@ -120,18 +120,6 @@ kind: Service
 metadata: {name: NAME}
 spec: {selector: {app: NAME}, ports: [{port: 80, targetPort: 8080}]}
 ---
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  name: NAME
-  annotations: {nginx.ingress.kubernetes.io/backend-protocol: PROTOCOL}
-spec:
-  ingressClassName: xdp
-  rules:
-    - host: NAME.example.com
-      http:
-        paths:
-          - {path: /, pathType: Prefix, backend: {service: {name: NAME, port: {number: 80}}}}
 ";
 const NETEXEC: &str = "netexec";
 const H2C: &str = "h2c-server";
@@ -165,12 +153,10 @@ fn agnhost(installed: &Installed) -> Result<(String, Vec<String>)> {
     for (name, arguments, protocol) in
         [(NETEXEC, "netexec", "HTTP"), (H2C, "h2c-server, --port=8080", "GRPC")]
     {
-        let objects = AGNHOST
-            .replace("IMAGE", &image)
-            .replace("ARGUMENTS", arguments)
-            .replace("PROTOCOL", protocol)
-            .replace("NAME", name);
-        installed.kubernetes.apply(&objects)?;
+        let objects = AGNHOST.replace("IMAGE", &image).replace("ARGUMENTS", arguments).replace("NAME", name);
+        let protocol = format!("nginx.ingress.kubernetes.io/backend-protocol: {protocol}");
+        let ingress = ingress(name, &format!("{name}.example.com"), name, &protocol);
+        installed.kubernetes.apply(&(objects + &ingress))?;
         installed.wait_for_daemon_set("default", name)?;
     }
     installed.until(&Installed::target("netexec.example.com", "/healthz"), |answer| answer.status == 200)?;

@@ -118,14 +118,19 @@ fn costs(name: &str, load: Load, proxies: &[Proxy; 3]) -> Result<[f64; 3]> {
         for index in order(round) {
             let proxy = &proxies[index];
             step.progress(&format!("round {}: {}", round + 1, proxy.name));
-            let before = proxy.server.cpu()?;
-            let done = load.put(proxy, ROUND)?;
-            let spent = proxy.server.cpu()?.saturating_sub(before);
-            costs[index].push(spent.as_secs_f64() * 1e6 / f64::from(done));
+            costs[index].push(cost(load, proxy)?);
         }
     }
     step.done();
     Ok(costs.map(|mut costs| median(&mut costs)))
+}
+
+/// What a proxy spends in one round, in `UNIT`.
+fn cost(load: Load, proxy: &Proxy) -> Result<f64> {
+    let before = proxy.server.cpu()?;
+    let done = load.put(proxy, ROUND)?;
+    let spent = proxy.server.cpu()?.saturating_sub(before);
+    Ok(spent.as_secs_f64() * 1e6 / f64::from(done))
 }
 
 /// Tells where the time goes if the target was missed.

@@ -1,6 +1,6 @@
 //! Programs built from Go modules: etcd, Kubernetes' own and helm for the cluster level, Kubernetes' tests for its conformance,
-//! h2spec for the lab. Nothing has to be downloaded but sources, and their checksums are in `xtask/*/go.sum`. One build cache for all of them; a minute or two
-//! each the first time, eight for kube-apiserver, seconds for h2spec.
+//! h2spec for the lab. Nothing has to be downloaded but sources, and their checksums are in `xtask/*/go.sum`. One build cache
+//! for all of them; a minute or two each the first time, eight for kube-apiserver, seconds for h2spec.
 
 use std::{fs, path::PathBuf, process::Command};
 

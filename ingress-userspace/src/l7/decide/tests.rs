@@ -1,6 +1,5 @@
 //! The classic examples, from a snapshot to a decision.
 
-use crate::l7::origin::Origin;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -80,20 +79,8 @@ fn live() -> Live {
 
 /// The service that gets the request, or the status of our own answer.
 fn fate(host: &str, path: &str) -> Result<String, u16> {
-    let connection =
-        ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
-    let headers = http::HeaderMap::new();
-    let head = RequestHead {
-        method: "GET",
-        origin: Origin::of_connection(&connection),
-        authority: host,
-        host,
-        path,
-        query: None,
-        body_length: 0,
-        headers: &headers,
-        connection: &connection,
-    };
+    let (connection, headers) = (ConnectionInfo::example(), http::HeaderMap::new());
+    let head = RequestHead { authority: host, host, path, ..RequestHead::example(&connection, &headers) };
     match decide(&live(), &head) {
         Decision::Forward { backend, edits, .. } => {
             assert!(edits.get().is_none());
@@ -175,20 +162,9 @@ fn filtered(
         ..Snapshot::default()
     };
     let live = Compiler::default().compile(&snapshot, &Live::default());
-    let connection =
-        ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
-    let headers = http::HeaderMap::new();
-    let head = RequestHead {
-        method: "GET",
-        origin: Origin::of_connection(&connection),
-        authority: "App.test:8080",
-        host: "app.test",
-        path,
-        query: None,
-        body_length: 0,
-        headers: &headers,
-        connection: &connection,
-    };
+    let (connection, headers) = (ConnectionInfo::example(), http::HeaderMap::new());
+    let example = RequestHead::example(&connection, &headers);
+    let head = RequestHead { authority: "App.test:8080", host: "app.test", path, ..example };
     match decide(&live, &head) {
         Decision::Forward { edits, .. } => Ok(edits.get().and_then(|edits| edits.host.clone())),
         Decision::Answer { answer, .. } => Err((answer.status, answer.location)),

@@ -35,7 +35,6 @@ mod tests {
 
     use super::*;
     use crate::l7::head::ConnectionInfo;
-    use crate::l7::origin::Origin;
     use crate::model::{CanaryHeader, Target, header_regex};
 
     const NOBODY: Canary = Canary {
@@ -55,19 +54,8 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let connection =
-            ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
-        let head = RequestHead {
-            method: "GET",
-            origin: Origin::of_connection(&connection),
-            authority: "a.test",
-            host: "a.test",
-            path: "/",
-            query: None,
-            body_length: 0,
-            headers: &headers,
-            connection: &connection,
-        };
+        let connection = ConnectionInfo::example();
+        let head = RequestHead::example(&connection, &headers);
         let pattern = match canary.header.as_ref().map(|header| &header.value) {
             Some(CanaryValue::Matching(pattern)) => Some(header_regex(pattern).unwrap()),
             _ => None,

@@ -37,23 +37,13 @@ pub(super) fn uri(head: &RequestHead<'_>, keep_slash: bool) -> String {
 mod tests {
     use super::*;
     use crate::l7::head::{ConnectionInfo, TlsInfo};
-    use crate::l7::origin::Origin;
 
     fn location(tls: bool, host: &str, path: &str, query: Option<&str>) -> Option<(u16, String)> {
         let (client, local) = ("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
         let connection = ConnectionInfo::new(client, local, tls.then(TlsInfo::default));
         let headers = http::HeaderMap::new();
-        let head = RequestHead {
-            method: "GET",
-            origin: Origin::of_connection(&connection),
-            authority: host,
-            host,
-            path,
-            query,
-            body_length: 0,
-            headers: &headers,
-            connection: &connection,
-        };
+        let example = RequestHead::example(&connection, &headers);
+        let head = RequestHead { authority: host, host, path, query, ..example };
         let answer = request(
             &SslRedirect { code: 308, keep_slash: path == "/keep/", with_port: path == "/port" },
             &head,

@@ -68,15 +68,10 @@ mod tests {
         headers.insert("x-forwarded-proto", "https".parse().unwrap());
         headers.insert("forwarded", "for=6.6.6.6".parse().unwrap());
         let head = RequestHead {
-            method: "GET",
             origin: Origin::of(&connection, Some(options), &headers),
             authority: "foo.bar.com:8443",
             host: "foo.bar.com",
-            path: "/",
-            query: None,
-            body_length: 0,
-            headers: &headers,
-            connection: &connection,
+            ..RequestHead::example(&connection, &headers)
         };
         is_wanted(&head).then(|| {
             let mut value = Vec::new();

@@ -1,25 +1,20 @@
 //! What heads look like on the other side.
 
 use super::super::super::head::{ConnectionInfo, HeadEdits};
-use super::super::super::origin::Origin;
 use super::super::request::HeadLimits;
 use super::*;
 
 fn forwarded(text: &str, edits: &HeadEdits) -> String {
     let mut parsed = ParsedRequest::default();
     parsed.parse(text.as_bytes(), &HeadLimits::default()).unwrap();
-    let connection =
-        ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
+    let connection = ConnectionInfo::example();
+    let headers = ParsedHeaders { buffer: text.as_bytes(), request: &parsed };
     let head = RequestHead {
-        method: "GET",
-        origin: Origin::of_connection(&connection),
         authority: "foo.bar:80",
         host: "foo.bar",
         path: "/p",
         query: Some("q=1"),
-        body_length: 0,
-        headers: &ParsedHeaders { buffer: text.as_bytes(), request: &parsed },
-        connection: &connection,
+        ..RequestHead::example(&connection, &headers)
     };
     let mut out = Vec::new();
     request(&mut out, text.as_bytes(), &parsed, &head, edits.get(), &[b'0'; 32]);

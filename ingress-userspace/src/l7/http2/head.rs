@@ -236,8 +236,7 @@ mod tests {
         edits: &HeadEdits,
         has_body: bool,
     ) -> String {
-        let connection =
-            ConnectionInfo::new("192.0.2.7:5000".parse().unwrap(), "192.0.2.1:80".parse().unwrap(), None);
+        let connection = ConnectionInfo::example();
         let parts = parts(uri, headers);
         let target = target(&parts).unwrap();
         let head = target.head(&parts, &connection, None);

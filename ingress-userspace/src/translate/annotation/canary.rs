@@ -68,8 +68,7 @@ fn header(reader: &mut Reader<'_>) -> Option<CanaryHeader> {
 /// The name of a header or cookie (RFC 9110 section 5.6.2).
 fn token(reader: &mut Reader<'_>, annotation: &'static str) -> Option<Arc<str>> {
     let name = reader.values.remove(annotation)?.trim();
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !name.is_empty() && name.bytes().all(good) {
+    if http::HeaderName::try_from(name).is_ok() {
         return Some(name.into());
     }
     let message = format!("`{name}` is not a name; it is as if it were absent");

@@ -7,7 +7,7 @@ use ingress_tests::lab::tls::Authority;
 use super::load::{HOST, Load};
 use super::ours::Ours;
 use super::proxies::{Backend, PATHS};
-use super::{ROUND, ROUNDS, Row, UNIT, median};
+use super::{ROUND, ROUNDS, Row, UNIT, cost, median};
 use crate::report;
 
 pub(super) const NAME: &str = "routing, 100,000 rules beside 100";
@@ -29,12 +29,8 @@ pub(super) fn rows(backend: &Backend) -> Result<Vec<Row>> {
     }
     for round in 0..ROUNDS {
         for index in if round.is_multiple_of(2) { [0, 1] } else { [1, 0] } {
-            let router = &routers[index];
             step.progress(&format!("round {}: {} hosts", round + 1, HOSTS[index]));
-            let before = router.server.cpu()?;
-            let done = load[index].put(router, ROUND)?;
-            let spent = router.server.cpu()?.saturating_sub(before);
-            costs[index].push(spent.as_secs_f64() * 1e6 / f64::from(done));
+            costs[index].push(cost(load[index], &routers[index])?);
         }
     }
     step.done();
